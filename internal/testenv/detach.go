@@ -1,0 +1,9 @@
+package testenv
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+// detach takes a process out of our group, so that a Ctrl-C for us does not reach it.
+func detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
