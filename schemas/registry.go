@@ -61,7 +61,7 @@ func WithBasicAuth(user, password string) RegistryOption {
 }
 
 // WithTransport sends the requests through rt, which holds certificates or
-// counts; the default is a copy of http.DefaultTransport.
+// counts; the default is http.DefaultTransport.
 func WithTransport(rt http.RoundTripper) RegistryOption {
 	return func(r *Registry) { r.transport = rt }
 }
@@ -222,7 +222,7 @@ func (r *Registry) register(ctx context.Context, subject, text string) (Version,
 	// carries no version.
 	v, err := r.find(ctx, subject, text)
 	switch {
-	case err != nil && refusal == nil:
+	case err != nil:
 		return Version{}, err
 	case v.ID == 0 && refusal != nil:
 		return Version{}, fmt.Errorf("register a schema of %s: %w", subject, refusal)
