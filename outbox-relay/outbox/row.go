@@ -58,7 +58,7 @@ func Prepare(ctx context.Context, e schemas.Event) (Row, error) {
 	return Row{
 		EventID:          id,
 		AggregateType:    s.Aggregate,
-		AggregateID:      meta.OrderID,
+		AggregateID:      schemas.Key(e),
 		AggregateVersion: meta.OrderVersion,
 		EventType:        s.FullName,
 		Topic:            s.Topic,
