@@ -159,11 +159,17 @@ func buryWithUs(p *embedded.Postgres, dir string) error {
 while [ -e "$2/postmaster.pid" ] && [ $n -lt 200 ]; do sleep 0.05; n=$((n+1)); done; rm -rf "$3"`
 	cmd := exec.Command("/bin/sh", "-c", script, "sh", strconv.Itoa(p.Pid()), p.ClusterDir(), dir)
 	detach(cmd)
-	if _, err := cmd.StdinPipe(); err != nil { // stays open as long as we live
+	input, err := cmd.StdinPipe()
+	if err != nil {
 		return err
 	}
+	lifelines.Store(input, nil)
 	return cmd.Start()
 }
+
+// lifelines keeps the inputs of the shells above reachable: the collector
+// closes a file that nobody refers to, which would be read as our end.
+var lifelines sync.Map
 
 func (s *postgresServer) databaseURL(name string) string {
 	u := s.url
