@@ -55,6 +55,9 @@ func (s *Schema) avro() (*avro.Schema, error) {
 // be filled by PutSchemaID, and the Avro body. On an error dst is returned as
 // it was given.
 func (s *Schema) AppendFramed(dst []byte, e Event) ([]byte, error) {
+	if e == nil {
+		return dst, fmt.Errorf("encode %s: no event given", s.FullName)
+	}
 	if e.EventSchema() != s {
 		return dst, fmt.Errorf("encode %s: given a %s", s.FullName, e.EventSchema().FullName)
 	}

@@ -134,7 +134,11 @@ type fileParser struct {
 }
 
 func (p *fileParser) parse(raw json.RawMessage, namespace string) (*avroType, error) {
-	switch raw = bytes.TrimSpace(raw); raw[0] {
+	raw = bytes.TrimSpace(raw)
+	if len(raw) == 0 {
+		return nil, fmt.Errorf("the type is empty")
+	}
+	switch raw[0] {
 	case '"':
 		return p.parseName(raw, namespace)
 	case '[':
