@@ -201,7 +201,7 @@ func (r *Registry) find(ctx context.Context, subject, text string) (Version, err
 	if notFound(err) {
 		return Version{}, nil
 	}
-	return v, wrap(verdict(err), "look up a schema of %s", subject)
+	return v, wrap(asVerdict(err), "look up a schema of %s", subject)
 }
 
 // register makes text the newest version of subject.
@@ -213,7 +213,7 @@ func (r *Registry) register(ctx context.Context, subject, text string) (Version,
 		_, err := c.CreateSchema(subject, text, srclient.Avro)
 		return err
 	})
-	refusal := verdict(err)
+	refusal := asVerdict(err)
 	if refusal != nil && !Refused(refusal) {
 		return Version{}, fmt.Errorf("register a schema of %s: %w", subject, refusal)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 
 	"github.com/riferrei/srclient"
 )
@@ -61,8 +60,8 @@ func (e *answerError) Unwrap() error { return e.err }
 // client of its own: a few small maps around a transport that carries ctx.
 // Connections are shared.
 //
-// The error is the caller's own when ctx ended, an answerError when the
-// registry answered with a code below 500, and Unavailable otherwise.
+// The error is the caller's own when ctx ended. Every other is Unavailable
+// until somebody who knows the question finds an answer in it.
 func (r *Registry) call(ctx context.Context, do func(*srclient.SchemaRegistryClient) error) error {
 	bounded, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
@@ -80,29 +79,20 @@ func (r *Registry) call(ctx context.Context, do func(*srclient.SchemaRegistryCli
 		return fmt.Errorf("call registry: %w", context.Cause(ctx))
 	}
 	var answer srclient.Error
-	if errors.As(err, &answer) && isVerdict(x.status) {
-		return &answerError{status: x.status, code: answer.Code, err: err}
+	if errors.As(err, &answer) {
+		err = &answerError{status: x.status, code: answer.Code, err: err}
 	}
 	return &unavailableError{err}
 }
 
-// isVerdict reports whether a status answers the question that was asked, as
-// opposed to one about us or about the registry's health.
-func isVerdict(status int) bool {
-	return slices.Contains([]int{http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity, http.StatusBadRequest}, status)
-}
-
-// verdict turns the answer to a lookup or registration into a refusal. What is
-// left of the answers concerns the request, not the schema.
-func verdict(err error) error {
+// asVerdict makes a refusal of the answer to a look-up or a registration when
+// it is about the schema.
+func asVerdict(err error) error {
 	var answer *answerError
-	if !errors.As(err, &answer) {
-		return err
+	if errors.As(err, &answer) && (answer.status == http.StatusConflict || answer.status == http.StatusUnprocessableEntity) {
+		return &refusedError{answer}
 	}
-	if answer.status == http.StatusConflict || answer.status == http.StatusUnprocessableEntity {
-		return &refusedError{err}
-	}
-	return &unavailableError{err}
+	return err
 }
 
 // codeOf returns the registry's error code, or 0.
