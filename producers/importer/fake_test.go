@@ -3,6 +3,7 @@ package importer
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -32,6 +33,8 @@ type fakeOrders struct {
 	// cutAfter drops the connection after so many answers of the next ingests,
 	// having committed all lines.
 	cutAfter []int
+	// down makes client's connections fail. It takes its own locks.
+	down func() bool
 }
 
 type fakeOrder struct {
@@ -106,9 +109,12 @@ func (f *fakeOrders) serve() string {
 // client calls the fake without a network, for tests on a virtual clock.
 func (f *fakeOrders) client() *http.Client {
 	return &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+		if f.down != nil && f.down() {
+			return nil, errors.New("connection refused")
+		}
 		w := httptest.NewRecorder()
 		f.ServeHTTP(w, r)
-		return w.Result(), nil
+		return w.Result(), r.Context().Err()
 	})}
 }
 

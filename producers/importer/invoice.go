@@ -200,7 +200,7 @@ func (inv *invoice) seen() tally {
 	}
 	t.seen.add(DuplicateLines, duplicates)
 	t.seen.add(RepeatedCode, repeated)
-	if inv.customer == "" {
+	if inv.customer == "" && !inv.damaged {
 		t.seen.add(LinesNoCustomer, inv.read)
 	}
 	if inv.spans {

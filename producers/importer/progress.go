@@ -106,7 +106,7 @@ func drawBar(ctx context.Context, w io.Writer) (tell func(Progress), end func())
 		s := now.Summary
 		return fmt.Sprintf(" %d placed, %d rejected, %.0f/s ", s.Placed(), total(s.Rejected), s.perSecond())
 	}
-	bars := mpb.NewWithContext(ctx, mpb.WithOutput(w), mpb.WithRefreshRate(progressEvery))
+	bars := mpb.NewWithContext(ctx, mpb.WithOutput(w), mpb.WithRefreshRate(progressEvery), mpb.WithAutoRefresh())
 	bar := bars.AddBar(0,
 		mpb.PrependDecorators(decor.Name("import ")),
 		mpb.AppendDecorators(decor.Percentage(decor.WC{W: 5}), decor.Any(text),

@@ -40,7 +40,8 @@ type Summary struct {
 	LinesDropped map[Reason]int `json:"lines_dropped"`
 	// Mapped counts, over the orders offered, what was changed on the way.
 	Mapped map[Reason]int `json:"mapped"`
-	// Seen counts oddities of everything read that were taken as they are.
+	// Seen counts oddities that were taken as they are, of everything read (of
+	// Olist's items and totals: of the orders placed).
 	Seen map[Reason]int `json:"seen"`
 
 	Duration time.Duration `json:"duration_nanoseconds"`

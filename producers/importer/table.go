@@ -64,17 +64,18 @@ func openTable(path string, columns ...string) (*table, error) {
 // newTable reads the header of r and finds the wanted columns in it.
 func newTable(name string, r io.Reader, columns ...string) (*table, error) {
 	raw := &countingReader{r: r}
+	size := int64(0)
+	if sized, ok := r.(interface{ Len() int }); ok {
+		size = int64(sized.Len()) // what is left, so before anything is read
+	}
 	plain, err := unzip(raw)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	limit := &recordLimit{r: plain}
 	t := &table{
-		name: name, csv: csv.NewReader(limit), limit: limit, raw: raw,
+		name: name, csv: csv.NewReader(limit), limit: limit, raw: raw, size: size,
 		close: func() error { return nil }, cells: make([]string, len(columns)), row: 1,
-	}
-	if sized, ok := r.(interface{ Len() int }); ok {
-		t.size = int64(sized.Len())
 	}
 	t.csv.FieldsPerRecord = -1
 	t.csv.ReuseRecord = true
