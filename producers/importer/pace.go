@@ -19,13 +19,20 @@ func newPacer(cfg Config) *pacer {
 	return p
 }
 
-// delay is how long it is until it is due; zero or less means now. At a rate, time
-// lost is not made up for: the API may have been away. Between true gaps it is.
+// slack is the lost time that a rate makes up for: a timer that fires late, not an
+// API that was away.
+const slack = 100 * time.Millisecond
+
+// delay is how long it is until it is due; zero or less means now. Between true
+// gaps all lost time is made up for, at a rate only the slack.
 func (p *pacer) delay(now time.Time, it item) time.Duration {
 	switch {
 	case p.gap > 0 && it.order != nil:
-		if p.next.Before(now) {
+		switch {
+		case p.next.IsZero():
 			p.next = now
+		case p.next.Before(now.Add(-slack)):
+			p.next = now.Add(-slack)
 		}
 		d := p.next.Sub(now)
 		p.next = p.next.Add(p.gap)

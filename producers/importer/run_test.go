@@ -296,6 +296,27 @@ func TestRateIsKept(t *testing.T) {
 	})
 }
 
+// Timers fire late, by about a millisecond.
+func TestRateIsReachedWithLateTimers(t *testing.T) {
+	t.Parallel()
+	const rate, n = 5000, 10_000
+	p := newPacer(Config{Rate: rate})
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	now, lost := start, 10*time.Second
+	for i := range n {
+		if i == n/2 {
+			now = now.Add(lost) // the API was away; that is not caught up with in a burst
+		}
+		if d := p.delay(now, item{order: &order{}}); d > 0 {
+			now = now.Add(d + time.Millisecond)
+		}
+	}
+	want := n*time.Second/rate + lost
+	if took := now.Sub(start); took < want-2*slack || took > want+2*slack {
+		t.Errorf("%d orders took %s, want %s", n, took, want)
+	}
+}
+
 func TestSpeedKeepsTheTrueGaps(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
