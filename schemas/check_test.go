@@ -125,7 +125,7 @@ func TestAReleasedFileThatIsNoSchemaIsAnError(t *testing.T) {
 
 func TestTopicsAreThoseOfTheDesign(t *testing.T) {
 	t.Parallel()
-	got := map[string][3]string{}
+	got := map[string][4]string{}
 	for _, topic := range Topics() {
 		if want := int32(12); topic.Partitions != want && topic.Name != RelaysTopic {
 			t.Errorf("%s has %d partitions, want %d", topic.Name, topic.Partitions, want)
@@ -133,18 +133,19 @@ func TestTopicsAreThoseOfTheDesign(t *testing.T) {
 		if topic.Name == RelaysTopic && topic.Partitions != 1 {
 			t.Errorf("%s has %d partitions, want 1", topic.Name, topic.Partitions)
 		}
-		got[topic.Name] = [3]string{topic.Config["cleanup.policy"], topic.Config["retention.ms"], topic.Config["retention.bytes"]}
+		c := topic.Config
+		got[topic.Name] = [4]string{c["cleanup.policy"], c["retention.ms"], c["retention.bytes"], c["segment.bytes"]}
 	}
-	month := [3]string{"delete", "2592000000", "-1"}
-	want := map[string][3]string{
+	month := [4]string{"delete", "2592000000", "-1"}
+	want := map[string][4]string{
 		"orders.events.v1":        {"delete", "-1", "-1"},
 		"sellers.events.v1":       month,
 		"logistics.events.v1":     month,
 		"notifications.events.v1": month,
 		"inventory.events.v1":     month,
 		"payments.events.v1":      month,
-		"inventory.stock.v1":      {"compact"},
-		"orderflow.relays":        {"compact"},
+		"inventory.stock.v1":      {"compact", "", "", "16777216"},
+		"orderflow.relays":        {"compact", "", "", "16777216"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

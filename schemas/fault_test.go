@@ -132,6 +132,31 @@ func TestAConflictIsNoVerdictWhileTheRegistryCannotBeAskedAgain(t *testing.T) {
 	}
 }
 
+func TestALevelThatSomebodyElseJustSetIsFine(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		switch {
+		case req.Method == http.MethodPut:
+			w.WriteHeader(http.StatusConflict)
+			io.WriteString(w, `{"error_code":0,"message":"a rule exists"}`)
+		case req.URL.Path == "/config/s" && asked.Add(1) > 1:
+			io.WriteString(w, `{"compatibilityLevel":"FULL_TRANSITIVE"}`)
+		case req.URL.Path == "/subjects/s" && asked.Load() > 1:
+			io.WriteString(w, `{"subject":"s","version":1,"id":12,"schema":"\"string\""}`)
+		case req.URL.Path == "/subjects/s/versions" || req.URL.Path == "/schemas/ids/12":
+			io.WriteString(w, `{"id":12,"schema":"\"string\""}`)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+			io.WriteString(w, `{"error_code":40401,"message":"none"}`)
+		}
+	}))
+	t.Cleanup(server.Close)
+	if id, err := newRegistry(t, server.URL).ID(t.Context(), "s", `"string"`); err != nil || id != 12 {
+		t.Errorf("got id %d, %v, want 12", id, err)
+	}
+}
+
 func TestNothingIsRegisteredUnderALevelThatDoesNotStick(t *testing.T) {
 	t.Parallel()
 	url := answering(t, map[string]string{

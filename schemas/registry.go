@@ -240,19 +240,23 @@ func (r *Registry) requireLevel(ctx context.Context, subject string) error {
 	if err != nil || level == Level {
 		return err
 	}
-	err = r.call(ctx, func(c *srclient.SchemaRegistryClient) error {
+	setErr := r.call(ctx, func(c *srclient.SchemaRegistryClient) error {
 		_, err := c.ChangeSubjectCompatibilityLevel(subject, Level)
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("set the compatibility level of %s: %w", subject, err)
-	}
+	// Read it back in both cases: an error may only mean that somebody else
+	// was faster, and no answer says what the level is now.
 	level, err = r.level(ctx, subject)
-	if err == nil && level != Level {
-		err = fmt.Errorf("set the compatibility level of %s: %w", subject,
-			&unavailableError{fmt.Errorf("set to %s, reads back %q", Level, level)})
+	switch {
+	case level == Level:
+		return nil
+	case setErr != nil:
+		return fmt.Errorf("set the compatibility level of %s: %w", subject, setErr)
+	case err != nil:
+		return err
 	}
-	return err
+	return fmt.Errorf("set the compatibility level of %s: %w", subject,
+		&unavailableError{fmt.Errorf("set to %s, reads back %q", Level, level)})
 }
 
 // level returns the level set for subject itself, or "" when none is.

@@ -49,5 +49,10 @@ func events(name, retentionMs string) Topic {
 }
 
 func compacted(name string, n int32) Topic {
-	return Topic{Name: name, Partitions: n, Config: map[string]string{"cleanup.policy": "compact"}}
+	return Topic{Name: name, Partitions: n, Config: map[string]string{
+		"cleanup.policy": "compact",
+		// The segment being written is never compacted, and a reader starts
+		// by reading it whole: with Kafka's 1 GiB that takes long.
+		"segment.bytes": "16777216",
+	}}
 }
