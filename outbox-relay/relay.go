@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -23,7 +24,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"orderflow/internal/kafka"
-	"orderflow/internal/pg"
 	"orderflow/outbox-relay/outbox"
 	"orderflow/outbox-relay/source"
 )
@@ -105,6 +105,7 @@ type Relay struct {
 	events  eventLog
 	open    func(ctx context.Context, after source.Point) (source.Source, error)
 	metrics *metrics
+	backlog *backlogMetrics
 	log     *slog.Logger
 }
 
@@ -129,6 +130,7 @@ func New(cfg Config, d Deps) (*Relay, error) {
 			return source.NewPoll(ctx, cfg.Poll, after)
 		},
 		metrics: newMetrics(d.Metrics, cfg.Source),
+		backlog: newBacklogMetrics(d.Metrics),
 		log:     log,
 	}, nil
 }
@@ -136,12 +138,14 @@ func New(cfg Config, d Deps) (*Relay, error) {
 // Run leads whenever it can and stands by otherwise, until ctx ends, which
 // returns nil. The one error it returns is a [Question].
 func (r *Relay) Run(ctx context.Context) error {
-	upkeep := make(chan struct{}) // closed when the goroutine below has ended
-	go func() {
-		defer close(upkeep)
-		r.upkeep(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup // both end with ctx
+	beside.Go(func() { r.upkeep(ctx) })
+	beside.Go(func() { r.watch(ctx) })
+	defer func() {
+		cancel()
+		beside.Wait()
 	}()
-	defer func() { <-upkeep }()
 
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 5*time.Second
@@ -274,5 +278,3 @@ func sleep(ctx context.Context, d time.Duration) {
 	case <-t.C:
 	}
 }
-
-var _ pg.DB = (*pgxpool.Pool)(nil)

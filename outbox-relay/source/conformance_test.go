@@ -127,9 +127,11 @@ func testConcurrentWriters(t *testing.T, open opener) {
 			}
 		})
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	byAggregate := map[string][]uuid.UUID{}
 	for n := 0; n < writers*each; {
-		b, err := s.Next(t.Context())
+		b, err := s.Next(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
