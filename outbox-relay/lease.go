@@ -48,36 +48,50 @@ type lease struct {
 
 const leaseTimeout = 2 * time.Second
 
-// acquire takes the lease if it is free, expired or ours. Its second result
-// says whether it did.
-func (l *lease) acquire(ctx context.Context) (database, bool, error) {
+// acquire takes the lease if it is free, expired or ours, and says whether it
+// did.
+func (l *lease) acquire(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, leaseTimeout)
+	defer cancel()
+	tag, err := l.db.Exec(ctx, `
+		INSERT INTO outbox.relay AS r (source, term, holder, expires_at)
+		VALUES ($1, 0, $2, clock_timestamp() + $3)
+		ON CONFLICT (source) DO UPDATE
+		SET holder = excluded.holder, expires_at = excluded.expires_at, updated_at = clock_timestamp()
+		WHERE r.holder = excluded.holder OR r.expires_at < clock_timestamp()`, l.source, l.holder, l.ttl)
+	if err != nil {
+		return false, fmt.Errorf("take lease of source %s: %w", l.source, err)
+	}
+	return tag.RowsAffected() == 1, nil
+}
+
+// facts reads what Kafka's checkpoint is compared with. It is called after the
+// checkpoint was read: read before, the facts could be older than a checkpoint
+// that another leader wrote meanwhile.
+func (l *lease) facts(ctx context.Context) (database, error) {
 	ctx, cancel := context.WithTimeout(ctx, leaseTimeout)
 	defer cancel()
 	var d database
 	var copied []byte
 	err := l.db.QueryRow(ctx, `
-		INSERT INTO outbox.relay AS r (source, term, holder, expires_at)
-		VALUES ($1, 0, $2, clock_timestamp() + $3)
-		ON CONFLICT (source) DO UPDATE
-		SET holder = excluded.holder, expires_at = excluded.expires_at, updated_at = clock_timestamp()
-		WHERE r.holder = excluded.holder OR r.expires_at < clock_timestamp()
-		RETURNING term, incarnation, checkpoint,
+		SELECT term, incarnation, checkpoint,
 		  (SELECT system_identifier::text FROM pg_control_system()) || '/' ||
 		  (SELECT oid::text FROM pg_database WHERE datname = current_database()),
-		  pg_snapshot_xmax(pg_current_snapshot())::text::bigint`,
-		l.source, l.holder, l.ttl).Scan(&d.term, &d.incarnation, &copied, &d.system, &d.nextXID)
+		  pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+		FROM outbox.relay WHERE source = $1 AND holder = $2 AND expires_at > clock_timestamp()`,
+		l.source, l.holder).Scan(&d.term, &d.incarnation, &copied, &d.system, &d.nextXID)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return database{}, false, nil
+		return database{}, errLeaseLost
 	}
 	if err != nil {
-		return database{}, false, fmt.Errorf("take lease of source %s: %w", l.source, err)
+		return database{}, fmt.Errorf("read lease of source %s: %w", l.source, err)
 	}
 	if copied != nil {
 		if d.copy, err = decodeCheckpoint(copied); err != nil {
-			return database{}, false, err
+			return database{}, err
 		}
 	}
-	return d, true, nil
+	return d, nil
 }
 
 // begin counts a new term. It comes after the check of Kafka's checkpoint: a

@@ -151,7 +151,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 5*time.Second
 	standingBy := false
 	for ctx.Err() == nil {
-		found, ok, err := r.lease.acquire(ctx)
+		ok, err := r.lease.acquire(ctx)
 		switch {
 		case err == nil && !ok:
 			if !standingBy {
@@ -163,7 +163,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		case err == nil:
 			standingBy = false
 			began := time.Now()
-			err = r.lead(ctx, found)
+			err = r.lead(ctx)
 			if time.Since(began) > time.Minute {
 				pause.Reset()
 			}
@@ -202,7 +202,7 @@ func (r *Relay) upkeep(ctx context.Context) {
 }
 
 // lead publishes until something fails or ctx ends.
-func (r *Relay) lead(ctx context.Context, found database) error {
+func (r *Relay) lead(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	kept := make(chan struct{}) // closed when the goroutine below has ended
 	go func() {
@@ -216,7 +216,7 @@ func (r *Relay) lead(ctx context.Context, found database) error {
 		<-kept
 	}()
 
-	t, err := r.begin(ctx, found)
+	t, err := r.begin(ctx)
 	if err != nil {
 		return leaderError(ctx, err)
 	}
@@ -237,12 +237,12 @@ func leaderError(ctx context.Context, err error) error {
 
 // begin is the one way into a term: fence, read the checkpoint, compare it
 // with the database, open the source behind it.
-func (r *Relay) begin(ctx context.Context, found database) (*term, error) {
+func (r *Relay) begin(ctx context.Context) (*term, error) {
 	s, err := r.events.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	t, err := r.beginOn(ctx, s, found)
+	t, err := r.beginOn(ctx, s)
 	if err != nil {
 		s.close()
 		return nil, err
@@ -250,8 +250,12 @@ func (r *Relay) begin(ctx context.Context, found database) (*term, error) {
 	return t, nil
 }
 
-func (r *Relay) beginOn(ctx context.Context, s session, found database) (*term, error) {
+func (r *Relay) beginOn(ctx context.Context, s session) (*term, error) {
 	logged, err := s.checkpoint(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found, err := r.lease.facts(ctx)
 	if err != nil {
 		return nil, err
 	}
