@@ -189,9 +189,17 @@ func TestWhatCannotBeEncodedNamesTheField(t *testing.T) {
 
 func TestAnEventIsEncodedByItsOwnSchemaOnly(t *testing.T) {
 	t.Parallel()
-	placed := (*OrderPlaced)(nil).EventSchema()
-	for name, e := range map[string]Event{"another type": &OrderShipped{}, "nil event": nil, "nil pointer": (*OrderPlaced)(nil)} {
-		if got, err := placed.AppendFramed([]byte("kept"), e); err == nil || string(got) != "kept" {
+	meta := EventMeta{Flow: FlowChoreography}
+	shipped := (*OrderShipped)(nil).EventSchema()
+	if _, err := shipped.AppendFramed(nil, &OrderShipped{Meta: meta}); err != nil {
+		t.Fatal(err)
+	}
+	for name, e := range map[string]Event{
+		"a type of the same shape": &OrderPartlyShipped{Meta: meta},
+		"nil event":                nil,
+		"nil pointer":              (*OrderShipped)(nil),
+	} {
+		if got, err := shipped.AppendFramed([]byte("kept"), e); err == nil || string(got) != "kept" {
 			t.Errorf("%s: got %q, %v, want an error and the buffer as it was", name, got, err)
 		}
 	}

@@ -184,6 +184,22 @@ func TestARegistryThatComesBackIsAskedAgainAndThenNoMore(t *testing.T) {
 	}
 }
 
+func TestAKnownIDIsNotResolvedAgain(t *testing.T) {
+	r := newRegistry(t, testenv.Registry(t))
+	e := placedOrder()
+	value := writtenWith(t, r, e, e.EventSchema().Text, nil)
+	d := schemas.NewDecoder(r)
+	got := testing.AllocsPerRun(100, func() {
+		if _, err := d.Decode(t.Context(), value, e.EventSchema()); err != nil {
+			t.Error(err)
+		}
+	})
+	// The event, its lines, its source, and its strings; resolving takes thousands.
+	if got > 40 {
+		t.Errorf("got %v allocations an event", got)
+	}
+}
+
 func TestOneDecoderServesManyGoroutines(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t, testenv.Registry(t))

@@ -86,6 +86,14 @@ func TestARegistryThatGivesNoVerdictIsUnavailable(t *testing.T) {
 	}
 }
 
+func TestAnAddressMayEndInASlash(t *testing.T) {
+	t.Parallel()
+	url := answering(t, map[string]string{"GET /subjects": `200 []`})
+	if err := newRegistry(t, url+"/").Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestALostRaceIsNoRefusal(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64

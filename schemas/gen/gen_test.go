@@ -100,9 +100,14 @@ func TestOneShortNameMeansOneType(t *testing.T) {
 
 func TestRegisteredTextIgnoresHowAFileIsLaidOut(t *testing.T) {
 	t.Parallel()
-	file := event(`{"name":"a","type":["null","string"],"default":null,"doc":"less < more"}`)
+	const array = `{"type":"array","items":"string"}`
+	file := event(
+		`{"name":"a","type":["null","string"],"default":null,"doc":"less < more"}`,
+		`{"name":"b","type":`+array+`,"default":[],"doc":"d"}`,
+	)
 	spread := strings.NewReplacer(
 		`"name":"a","type":["null","string"],"default":null`, "\n\t\"default\" : null,\n \"type\": [ \"null\" , \"string\" ], \"name\":\"a\"",
+		`"default":[]`, `"default" : [ ]`,
 	).Replace(file)
 	compact, err := Generate(fstest.MapFS{"X.avsc": {Data: []byte(file)}})
 	if err != nil {
@@ -115,4 +120,19 @@ func TestRegisteredTextIgnoresHowAFileIsLaidOut(t *testing.T) {
 	if diff := cmp.Diff(string(compact), string(loose)); diff != "" || spread == file {
 		t.Errorf("layout changed the registered text:\n%s", diff)
 	}
+	if want := "`" + file + "`"; !strings.Contains(string(compact), want) {
+		t.Errorf("the registered text is not the file's, which was compact already:\n%s", compact)
+	}
+}
+
+func FuzzGenerate(f *testing.F) {
+	f.Add(event(`{"name":"a","type":["null",{"type":"array","items":"string"}],"default":null,"doc":"d"}`))
+	placed, err := os.ReadFile("../avro/OrderPlaced.avsc")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(placed))
+	f.Fuzz(func(_ *testing.T, file string) {
+		_, _ = Generate(fstest.MapFS{"X.avsc": {Data: []byte(file)}}) // an error or not, never a panic
+	})
 }
