@@ -2,6 +2,8 @@ package embedded
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,7 +36,9 @@ func brokerSettings() map[string]string {
 		"default.replication.factor":           "1",
 		"group.consumer.heartbeat.interval.ms": "500",
 		"group.consumer.session.timeout.ms":    "10000",
-		"log.cleaner.backoff.ms":               "60000",
+		// Never: the broker rewrites a compacted partition in place, and a kill in the middle would take it all. So
+		// this broker compacts nothing and expires nothing.
+		"log.cleaner.backoff.ms": "315360000000",
 		// Segments are read whole at a start, so small ones bound what a restart needs.
 		"log.segment.bytes": "16777216",
 	}
@@ -42,7 +46,7 @@ func brokerSettings() map[string]string {
 
 // StartBroker starts the broker on what its directory holds. A directory that another live process uses is refused
 // with ErrInUse.
-func StartBroker(ctx context.Context, c BrokerConfig) (*Broker, error) {
+func StartBroker(_ context.Context, c BrokerConfig) (*Broker, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -54,6 +58,7 @@ func StartBroker(ctx context.Context, c BrokerConfig) (*Broker, error) {
 	}
 	opts := []kfake.Opt{
 		kfake.NumBrokers(1),
+		kfake.ClusterID(newClusterID()), // of a new directory; an old one keeps its own
 		kfake.DefaultNumPartitions(12),
 		kfake.GroupMinSessionTimeout(100 * time.Millisecond),
 		kfake.BrokerConfigs(settings),
@@ -65,7 +70,7 @@ func StartBroker(ctx context.Context, c BrokerConfig) (*Broker, error) {
 			return nil, fmt.Errorf("start broker: %w", err)
 		}
 		b.claim = held
-		if c.Port, err = rememberedPort(c.DataDir, c.Port); err != nil {
+		if c.Port, err = prepareLog(c); err != nil {
 			return nil, errors.Join(fmt.Errorf("start broker in %s: %w", c.DataDir, err), held.release())
 		}
 		opts = append(opts, kfake.DataDir(filepath.Join(c.DataDir, "log")))
@@ -82,6 +87,18 @@ func StartBroker(ctx context.Context, c BrokerConfig) (*Broker, error) {
 	return b, nil
 }
 
+// prepareLog makes the log fit to be served and returns the port to serve it on.
+func prepareLog(c BrokerConfig) (int, error) {
+	aborted, err := recoverLog(filepath.Join(c.DataDir, "log"))
+	if err != nil {
+		return 0, err
+	}
+	if aborted > 0 {
+		c.Log.Info("aborted transactions that the last stop interrupted", "count", aborted)
+	}
+	return rememberedPort(c.DataDir, c.Port)
+}
+
 // Addrs are the broker's addresses, for clients.
 func (b *Broker) Addrs() []string { return b.addrs }
 
@@ -92,6 +109,18 @@ func (b *Broker) Cluster() *kfake.Cluster { return b.cluster }
 func (b *Broker) Close() error {
 	b.cluster.Close()
 	return b.claim.release()
+}
+
+// newClusterID returns 16 random bytes in the form that Kafka gives to cluster ids. Kafka's own tools take an id that
+// begins with a dash for an option.
+func newClusterID() string {
+	id := make([]byte, 16)
+	for {
+		rand.Read(id) // never fails
+		if text := base64.RawURLEncoding.EncodeToString(id); text[0] != '-' {
+			return text
+		}
+	}
 }
 
 // brokerLog passes the broker's complaints on.

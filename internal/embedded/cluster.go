@@ -144,25 +144,25 @@ func serverVersion(ctx context.Context, binary string, a account) (int, error) {
 	return major, nil
 }
 
-// clearPredecessor deals with the pid file that a server left, or still holds. We hold the lock of the data directory,
-// so no live supervisor stands behind it.
-func (p *Postgres) clearPredecessor(ctx context.Context) error {
+// clearPredecessor deals with the pid file that a server left, or still holds, and reports whether that server died
+// without cleaning up. We hold the lock of the data directory, so no live supervisor stands behind it.
+func (p *Postgres) clearPredecessor(ctx context.Context) (crashed bool, err error) {
 	pid, err := postmasterPid(p.data)
 	if err != nil || pid == 0 {
-		return err
+		return false, err
 	}
 	command := processCommand(ctx, pid)
 	switch {
 	case command == "": // gone: Postgres removes the file itself
-		return nil
+		return true, nil
 	case !strings.Contains(command, p.data):
 		// The number went to another process, maybe after a reboot. Postgres would take that for a running server.
-		return p.removePidFiles()
+		return true, p.removePidFiles()
 	case !strings.Contains(command, "cluster_name="+clusterName):
-		return fmt.Errorf("%s is served by process %d, which this program did not start: %w", p.data, pid, ErrInUse)
+		return false, fmt.Errorf("%s is served by process %d, which this program did not start: %w", p.data, pid, ErrInUse)
 	}
 	p.config.Log.Info("stopping the server that an earlier run left behind", "pid", pid, "data_dir", p.data)
-	return stopStranger(ctx, pid)
+	return false, stopStranger(ctx, pid)
 }
 
 // postmasterPid returns 0 when no server holds or held the cluster.

@@ -6,15 +6,18 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 )
 
 // ErrInUse says that another live process holds a data directory.
 var ErrInUse = errors.New("data directory is in use")
 
-// claim is a data directory held by this process. The kernel lets go of it when the process ends, in whatever way.
+// claim is a data directory held by this process. The kernel lets go of it when the process ends, in whatever way. It
+// is a bare descriptor: an os.File is closed when nobody refers to it any more, and with it the lock would be gone.
 type claim struct {
-	file *os.File
+	fd       int
+	released atomic.Bool
 }
 
 // claimDirectory makes dir if need be and takes it for this process.
@@ -23,38 +26,47 @@ func claimDirectory(dir string) (*claim, error) {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
 	path := filepath.Join(dir, "lock")
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	// Children must not inherit the lock.
+	fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_CREAT|syscall.O_CLOEXEC, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("open lock of data directory: %w", err)
+		return nil, fmt.Errorf("open lock %s: %w", path, err)
 	}
-	// Children do not inherit the lock: Go opens files close-on-exec.
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		holder, _ := os.ReadFile(path)
-		file.Close()
+	c := &claim{fd: fd}
+	if err := syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		holder, _ := os.ReadFile(path) // only for the message
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s is held by process %s, stop it or choose another directory: %w",
+			err = fmt.Errorf("%s is held by process %s, stop it or choose another directory: %w",
 				dir, strings.TrimSpace(string(holder)), ErrInUse)
+		} else {
+			err = fmt.Errorf("lock %s: %w", path, err)
 		}
-		return nil, fmt.Errorf("lock data directory %s: %w", dir, err)
+		return nil, errors.Join(err, c.release())
 	}
-	if err := file.Truncate(0); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("write lock of data directory: %w", err)
+	if err := c.sign(); err != nil {
+		return nil, errors.Join(fmt.Errorf("write lock %s: %w", path, err), c.release())
 	}
-	if _, err := fmt.Fprintf(file, "%d\n", os.Getpid()); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("write lock of data directory: %w", err)
-	}
-	return &claim{file: file}, nil
+	return c, nil
 }
 
-// release lets the next process in. The lock file stays: removing it would let two processes lock two files of one
-// name.
+// sign writes our process id into the lock, for whoever finds it held.
+func (c *claim) sign() error {
+	if err := syscall.Ftruncate(c.fd, 0); err != nil {
+		return err
+	}
+	_, err := syscall.Write(c.fd, fmt.Appendf(nil, "%d\n", os.Getpid()))
+	return err
+}
+
+// release lets the next process in, once. The lock file stays: removing it would let two processes lock two files of
+// one name.
 func (c *claim) release() error {
-	if c == nil {
+	if c == nil || c.released.Swap(true) {
 		return nil
 	}
-	return c.file.Close()
+	if err := syscall.Close(c.fd); err != nil {
+		return fmt.Errorf("release data directory: %w", err)
+	}
+	return nil
 }
 
 // writeFileAtomic replaces path by content: after a crash it holds either the old or the new text, whole.

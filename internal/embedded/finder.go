@@ -131,7 +131,7 @@ func globs(patterns ...string) func(context.Context, *finder) (string, error) {
 			if err != nil {
 				return "", fmt.Errorf("look in %s: %w", pattern, err)
 			}
-			slices.SortFunc(dirs, func(a, b string) int { return firstNumber(b) - firstNumber(a) })
+			slices.SortFunc(dirs, func(a, b string) int { return lastNumber(b) - lastNumber(a) })
 			for _, dir := range dirs {
 				if _, err := os.Stat(filepath.Join(dir, "postgres")); err != nil {
 					continue
@@ -147,13 +147,14 @@ func globs(patterns ...string) func(context.Context, *finder) (string, error) {
 	}
 }
 
-// firstNumber is the first run of digits in a path, the version in every layout that is looked at.
-func firstNumber(path string) int {
+// lastNumber is the last run of digits in a path, the version in every layout that is looked at. The 6 of an old 9.6
+// sorts low enough.
+func lastNumber(path string) int {
 	digits := strings.FieldsFunc(path, func(r rune) bool { return r < '0' || r > '9' })
 	if len(digits) == 0 {
 		return 0
 	}
-	n, err := strconv.Atoi(digits[0])
+	n, err := strconv.Atoi(digits[len(digits)-1])
 	if err != nil {
 		return 0
 	}

@@ -75,14 +75,31 @@ func (p *Postgres) start(ctx context.Context) error {
 	if err := p.prepareCluster(ctx); err != nil {
 		return err
 	}
-	if err := p.clearPredecessor(ctx); err != nil {
-		return err
-	}
-	port, err := rememberedPort(p.config.DataDir, p.config.Port)
+	crashed, err := p.clearPredecessor(ctx)
 	if err != nil {
 		return err
 	}
-	p.port = port
+	if p.port, err = rememberedPort(p.config.DataDir, p.config.Port); err != nil {
+		return err
+	}
+	if err := p.launch(ctx); err != nil {
+		if !crashed || !errors.Is(err, errEndedAtStart) {
+			return err
+		}
+		if err := p.relaunch(ctx, err); err != nil {
+			return err
+		}
+	}
+	p.config.Log.Info("started postgres", "port", p.port, "data_dir", p.data, "pid", p.Pid(),
+		"took", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+var errEndedAtStart = errors.New("server ended at its start")
+
+// launch starts the server and returns when it answers.
+func (p *Postgres) launch(ctx context.Context) error {
+	var err error
 	p.child, err = startChild(childConfig{
 		Path:        filepath.Join(p.config.BinDir, "postgres"),
 		Args:        p.arguments(),
@@ -97,9 +114,25 @@ func (p *Postgres) start(ctx context.Context) error {
 	if err := p.waitReady(ctx); err != nil {
 		return errors.Join(err, p.child.stop(context.WithoutCancel(ctx), 5*time.Second, syscall.SIGQUIT))
 	}
-	p.config.Log.Info("started postgres", "port", p.port, "data_dir", p.data, "pid", p.Pid(),
-		"took", time.Since(began).Round(time.Millisecond))
 	return nil
+}
+
+// relaunch tries again while the backends of a killed server are still there: they end by themselves within moments,
+// and until then the shared memory that they hold keeps a new server from starting.
+func (p *Postgres) relaunch(ctx context.Context, err error) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for errors.Is(err, errEndedAtStart) {
+		select {
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
+		}
+		err = p.launch(ctx)
+	}
+	return err
 }
 
 // URL is the address of the database "orderflow", for the superuser of the same name.
@@ -137,7 +170,7 @@ func (p *Postgres) Stop(ctx context.Context) error {
 	return nil
 }
 
-// Kill is kill -9 of the whole server, for tests of crashes.
+// Kill is kill -9 of the server, for tests of crashes. Its backends end by themselves when they see it gone.
 func (p *Postgres) Kill() error {
 	if err := errors.Join(p.child.kill(), p.claim.release()); err != nil {
 		return fmt.Errorf("kill postgres: %w", err)
@@ -204,7 +237,7 @@ func (p *Postgres) waitReady(ctx context.Context) error {
 		}
 		select {
 		case <-p.child.done:
-			return fmt.Errorf("server ended at its start: %w: %s", p.child.err, lastWords(p.logPath()))
+			return fmt.Errorf("%w: %w: %s", errEndedAtStart, p.child.err, lastWords(p.logPath()))
 		case <-ctx.Done():
 			return fmt.Errorf("wait for the server to answer: %w, last: %w", context.Cause(ctx), last)
 		case <-tick.C:
