@@ -13,7 +13,10 @@ import (
 	"orderflow/schemas"
 )
 
-const topicsTimeout = 30 * time.Second
+const (
+	topicsTimeout = 30 * time.Second
+	propagation   = 50 * time.Millisecond
+)
 
 // EnsureTopics creates the topics that are missing. It refuses a topic whose
 // partition count differs from the wanted one: keys would move to other
@@ -32,7 +35,18 @@ func EnsureTopics(ctx context.Context, cl *kgo.Client, topics []schemas.Topic, r
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return checkPartitions(ctx, adm, topics)
+	// A topic that was made just now is not known to every broker yet.
+	for {
+		err := checkPartitions(ctx, adm, topics)
+		if !errors.Is(err, kerr.UnknownTopicOrPartition) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(propagation):
+		}
+	}
 }
 
 func createTopic(ctx context.Context, adm *kadm.Client, t schemas.Topic, replication int16) error {
