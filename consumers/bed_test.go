@@ -247,7 +247,9 @@ func (w *wire) wait() error {
 func (w *wire) freeze() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.frozen = make(chan struct{})
+	if w.frozen == nil {
+		w.frozen = make(chan struct{})
+	}
 }
 
 func (w *wire) thaw() {

@@ -136,7 +136,13 @@ func TestAPartitionThatIsStuckBuffersLittleAndHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, 2)
 	var release atomic.Bool
-	m := b.run(withLimits(func(l *Limits) { l.MinBatch, l.MaxBatch, l.FetchBytes = 10, 10, 8<<10 }),
+	var most atomic.Int64 // records that waited in the queue
+	watch := func(p *partition) {
+		if n, _ := p.load(); p.id == 0 && !release.Load() {
+			most.Store(max(most.Load(), int64(n)))
+		}
+	}
+	m := b.run(withFaults(&faults{begin: watch}), withLimits(func(l *Limits) { l.MinBatch, l.MaxBatch, l.FetchBytes = 10, 10, 8<<10 }),
 		withHandlers(OnBatch(func(ctx context.Context, tx pgx.Tx, events []Event[*schemas.OrderPlaced]) error {
 			if events[0].Partition == 0 && !release.Load() {
 				return errors.New("stuck")
@@ -157,6 +163,10 @@ func TestAPartitionThatIsStuckBuffersLittleAndHoldsUpNobody(t *testing.T) {
 		t.Errorf("%d effects in the partition that is stuck", n)
 	}
 	m.waitMetric(1, "orderflow_consumer_attempts", "partition", "0")
+	// Full at 40 records; a fetch in flight may add what it holds.
+	if n := most.Load(); n == 0 || n > 200 {
+		t.Errorf("%d records waited for the partition that is stuck, want some and not most of %d", n, perPart[0])
+	}
 	release.Store(true)
 	b.waitApplied(total)
 	b.checkOnceInOrder(all)

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	leaveTimeout = 3 * time.Second
+	leaveTimeout = 2 * time.Second
 	// abortWait is what an aborted transaction gets to end its connection.
 	abortWait = time.Second
 	// maxDecompressed and maxRead bound what one batch and one answer of a
@@ -256,17 +256,26 @@ func allDone(parts []*partition, wait time.Duration) bool {
 func (g *group) close() {
 	parts := g.removeAll()
 	g.finish(parts, g.limits.RevokeWait)
-	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
-	defer cancel()
-	g.commitMirror(ctx, parts)
+	within(leaveTimeout, func(ctx context.Context) { g.commitMirror(ctx, parts) })
 	g.client.AllowRebalance()
-	_ = g.client.LeaveGroupContext(ctx) // without it the group waits out the session
+	within(leaveTimeout, func(ctx context.Context) {
+		// Without it the group would wait out the session; with it, but
+		// without a deadline of its own, Close would wait for a broker that
+		// is away.
+		_ = g.client.LeaveGroupContext(ctx)
+	})
 	g.client.CloseAllowingRebalance()
 	g.finish(g.removeAll(), 0) // of a claim that was under way
 	if !g.workersDone() {
 		g.log.Error("leave a handler behind that does not end", "waited_seconds", g.limits.CloseWait.Seconds())
 	}
 	g.log.Info("stop consuming")
+}
+
+func within(d time.Duration, do func(context.Context)) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	do(ctx)
 }
 
 func (g *group) removeAll() []*partition {

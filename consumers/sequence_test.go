@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"orderflow/internal/kafka"
@@ -134,4 +135,31 @@ func TestANewIncarnationBeginsItsOwnNumbers(t *testing.T) {
 	b.write(placedOrders(20, 1), renumber(func(p *kafka.Position) { p.Incarnation, p.N = 2, p.N-10 }))
 	b.waitApplied(21)
 	b.checkOnceInOrder(all)
+}
+
+// Compaction makes holes by design, so such a topic's numbers say nothing.
+func TestACompactedTopicMayHaveHoles(t *testing.T) {
+	t.Parallel()
+	g := &group{handlers: map[string]*Handler{}, compacted: map[string]bool{schemas.StockTopic: true}}
+	seq := sequence{testSource: {1, 5}}
+	r := &kgo.Record{Topic: schemas.StockTopic, Headers: []kgo.RecordHeader{
+		{Key: kafka.HeaderID, Value: []byte(uuid.NewString())}, {Key: kafka.HeaderType, Value: []byte("x")},
+		{Key: kafka.HeaderPosition, Value: kafka.Position{Incarnation: 1, N: 9, Source: testSource}.Append(nil)},
+	}}
+	if _, stop := g.open(r, seq); stop != nil {
+		t.Errorf("stopped: %v", stop)
+	}
+	r.Topic = ordersTopic
+	if _, stop := g.open(r, seq); stop == nil {
+		t.Error("the same in a topic that is not compacted did not stop")
+	}
+}
+
+func TestTheHashOfAnEventIsTheDocumentedOne(t *testing.T) {
+	t.Parallel()
+	// printf '\x00\x01...\x0f' | sha256sum begins with be45cb2605bf36be.
+	want := uint64(0xbe45cb2605bf36be)
+	if got := EventHash(uuid.UUID{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}); uint64(got) != want {
+		t.Errorf("got %x, want %x", uint64(got), want)
+	}
 }
