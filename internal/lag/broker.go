@@ -14,9 +14,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// metadataAge is how old the brokers' metadata may be. The client refreshes it
-// earlier when a broker says that it is wrong.
-const metadataAge = 5 * time.Second
+// metadataAge is how old the brokers' metadata may be at the start of a cycle:
+// not at all, since a topic made anew is told by its id. The other requests of
+// the cycle use what this one brought.
+const metadataAge = time.Nanosecond
 
 // The values of Group.Protocol that we can describe.
 const (
@@ -242,7 +243,7 @@ func (a *asker) committed(g *group, rg *kmsg.OffsetFetchResponseGroup) error {
 			switch {
 			case t.Topic == "" || gone(err): // a commit outlives its topic
 			case err != nil:
-				g.broken[key] = fmt.Errorf("fetch offset: %w", err)
+				g.broken[key] = err
 				failed.add(key, err)
 				first = firstError(first, err)
 			case p.Offset >= 0:

@@ -110,7 +110,8 @@ func (c *cluster) commit(group, topic string, partition int32, offset int64) {
 	c.t.Helper()
 	var offsets kadm.Offsets
 	offsets.AddOffset(topic, partition, offset, -1)
-	c.must(c.adm.CommitAllOffsets(c.ctx(), group, offsets))
+	// By a client of its own, since another may still know a deleted topic.
+	c.must(kadm.NewClient(c.client()).CommitAllOffsets(c.ctx(), group, offsets))
 }
 
 // consume starts a member of a group and returns when it has been given

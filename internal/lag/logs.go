@@ -3,7 +3,6 @@ package lag
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 
@@ -42,26 +41,28 @@ func (a *asker) topics(ctx context.Context, r *reading) {
 	}
 	r.topics = map[string]topic{}
 	resp, err := a.cl.RequestCachedMetadata(ctx, req, metadataAge)
-	a.tell(kmsg.NameForKey(req.Key()), code(err))
 	if err != nil {
+		a.tell(kmsg.NameForKey(req.Key()), code(err))
 		a.fail("read topics: %w", err)
-		r.unknownTopics(fmt.Errorf("read topics: %w", err))
+		r.unknownTopics(err)
 		return
 	}
 	if resp.ClusterID != nil {
 		r.cluster = *resp.ClusterID
 	}
+	var first error
 	for _, t := range resp.Topics {
 		err := kerr.ErrorForCode(t.ErrorCode)
+		first = firstError(first, err)
 		if t.Topic == nil || gone(err) {
 			continue
 		}
 		if err != nil {
-			err = fmt.Errorf("read topic %s: %w", *t.Topic, err)
-			a.errs = append(a.errs, err)
+			a.fail("read topic %s: %w", *t.Topic, err)
 		}
 		r.topics[*t.Topic] = topic{id: t.TopicID, partitions: int32(len(t.Partitions)), err: err}
 	}
+	a.tell(kmsg.NameForKey(req.Key()), code(first))
 	r.knowAtLeastCommits()
 }
 

@@ -96,10 +96,11 @@ func (a *asker) fetch(ctx context.Context, leader int32, batch []*lookup) (map[l
 	if err == nil {
 		err = kerr.ErrorForCode(kresp.(*kmsg.FetchResponse).ErrorCode)
 	}
-	a.tell(kmsg.NameForKey(req.Key()), code(err))
 	if err != nil {
+		a.tell(kmsg.NameForKey(req.Key()), code(err))
 		return nil, err
 	}
+	var first error
 	parts := map[logKey]*kmsg.FetchResponseTopicPartition{}
 	for _, t := range kresp.(*kmsg.FetchResponse).Topics {
 		name := t.Topic
@@ -108,8 +109,10 @@ func (a *asker) fetch(ctx context.Context, leader int32, batch []*lookup) (map[l
 		}
 		for i := range t.Partitions {
 			parts[logKey{name, t.Partitions[i].Partition}] = &t.Partitions[i]
+			first = firstError(first, kerr.ErrorForCode(t.Partitions[i].ErrorCode))
 		}
 	}
+	a.tell(kmsg.NameForKey(req.Key()), code(first))
 	return parts, nil
 }
 

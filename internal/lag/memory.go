@@ -146,7 +146,7 @@ func (m *memory) answer(r *reading, parts []Partition, todo []*lookup) {
 		switch {
 		case !waited || p.SecondsKnown || m.age(p, at, r.at):
 		case err != nil:
-			p.Problem = err.Error()
+			p.Problem = "read timestamp: " + err.Error()
 		default:
 			p.Problem = "the next record's timestamp has not been read yet"
 		}

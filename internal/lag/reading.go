@@ -100,9 +100,14 @@ func (r *reading) appendPlaces(all []Partition, g *group, name string) []Partiti
 		if offset, ok := g.commits[key]; ok {
 			p.Committed = offset
 		}
-		if err := firstError(t.err, g.broken[key], l.err); err != nil {
-			p.Problem = err.Error()
-		} else {
+		switch {
+		case t.err != nil:
+			p.Problem = "read topic: " + t.err.Error()
+		case g.broken[key] != nil:
+			p.Problem = "fetch offset: " + g.broken[key].Error()
+		case l.err != nil:
+			p.Problem = "list offsets: " + l.err.Error()
+		default:
 			p.measure(l.Log)
 		}
 		all = append(all, p)

@@ -1,0 +1,130 @@
+package lag_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"orderflow/internal/embedded"
+	"orderflow/internal/lag"
+	"orderflow/internal/testenv"
+)
+
+// A failure takes away the figures that it concerns and no others, says what
+// failed, and makes the cycle incomplete.
+func TestAFailureTakesAwayOnlyWhatItConcerns(t *testing.T) {
+	t.Parallel()
+	const (
+		seller0  = "seller orders[0] lag=2 end=2 next=1\n"
+		seller1  = "seller orders[1] lag=3 end=3 next=0\n"
+		tracker0 = "tracker orders[0] lag=1 end=1 next=2\n"
+		tracker1 = "tracker orders[1] lag=0 end=0 seconds=0\n"
+	)
+	for name, test := range map[string]struct {
+		fault kfake.Fault
+		want  string
+		err   string
+		code  string
+	}{
+		"list groups": {
+			fault: kfake.Fault{Keys: []kmsg.Key{kmsg.ListGroups}, TopLevel: true, Err: kerr.ClusterAuthorizationFailed},
+			err:   "list groups of broker 0: CLUSTER_AUTHORIZATION_FAILED",
+			code:  "api=ListGroups,cluster=test,code=CLUSTER_AUTHORIZATION_FAILED",
+		},
+		"describe a group": {
+			fault: kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeGroups}, Group: "seller", Err: kerr.GroupAuthorizationFailed},
+			want:  seller0 + seller1 + tracker0 + tracker1,
+			err:   "describe group seller: GROUP_AUTHORIZATION_FAILED",
+			code:  "api=DescribeGroups,cluster=test,code=GROUP_AUTHORIZATION_FAILED",
+		},
+		"a group's commits": {
+			fault: kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetFetch}, Group: "seller", Err: kerr.GroupAuthorizationFailed},
+			want:  tracker0 + tracker1,
+			err:   "fetch offsets of group seller: GROUP_AUTHORIZATION_FAILED",
+			code:  "api=OffsetFetch,cluster=test,code=GROUP_AUTHORIZATION_FAILED",
+		},
+		"the topic": {
+			fault: kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: "orders", Err: kerr.TopicAuthorizationFailed},
+			want: "seller orders[0] unknown: read topic: TOPIC_AUTHORIZATION_FAILED\n" +
+				"seller orders[1] unknown: read topic: TOPIC_AUTHORIZATION_FAILED\n" +
+				"tracker orders[0] unknown: read topic: TOPIC_AUTHORIZATION_FAILED\n" +
+				"tracker orders[1] unknown: read topic: TOPIC_AUTHORIZATION_FAILED\n",
+			err:  "read topic orders: TOPIC_AUTHORIZATION_FAILED",
+			code: "api=Metadata,cluster=test,code=TOPIC_AUTHORIZATION_FAILED",
+		},
+		"the bounds of a partition": {
+			fault: kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: "orders", Partitions: []int32{1}, Err: kerr.UnknownServerError},
+			want: seller0 + "seller orders[1] unknown: list offsets: UNKNOWN_SERVER_ERROR\n" +
+				tracker0 + "tracker orders[1] unknown: list offsets: UNKNOWN_SERVER_ERROR\n",
+			err:  "list offsets of orders[1]: UNKNOWN_SERVER_ERROR",
+			code: "api=ListOffsets,cluster=test,code=UNKNOWN_SERVER_ERROR",
+		},
+		"a timestamp": {
+			fault: kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "orders", Partitions: []int32{0}, Err: kerr.TopicAuthorizationFailed},
+			want: "seller orders[0] lag=2 end=2 seconds unknown: read timestamp: TOPIC_AUTHORIZATION_FAILED\n" + seller1 +
+				"tracker orders[0] lag=1 end=1 seconds unknown: read timestamp: TOPIC_AUTHORIZATION_FAILED\n" + tracker1,
+			err:  "read timestamp in orders[0] and 1 more: TOPIC_AUTHORIZATION_FAILED",
+			code: "api=Fetch,cluster=test,code=TOPIC_AUTHORIZATION_FAILED",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			broker, err := embedded.StartBroker(t.Context(), embedded.BrokerConfig{Log: testenv.Logger(t)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = broker.Close() })
+			c := clusterAt(t, broker.Addrs())
+			c.topic("orders", 2)
+			c.produce(append(records("orders", 0, 0, 3), records("orders", 1, 0, 3)...)...)
+			c.commit("seller", "orders", 0, 1)
+			c.commit("seller", "orders", 1, 0)
+			c.commit("tracker", "orders", 0, 2)
+			c.commit("tracker", "orders", 1, 3)
+			l, reg := c.measured(lag.Config{})
+
+			test.fault.Count = -1
+			broken := broker.Cluster().Fault(test.fault)
+			s, err := l.Collect(c.ctx())
+			if err == nil || !strings.Contains(err.Error(), test.err) || s.Complete {
+				t.Errorf("got error %v, complete %v, want an incomplete cycle with %q", err, s.Complete, test.err)
+			}
+			if len(s.Errors) != 1 {
+				t.Errorf("got %d errors %v, want one", len(s.Errors), s.Errors)
+			}
+			if diff := cmp.Diff(test.want, shortened(lines(s))); diff != "" {
+				t.Errorf("lag (-want +got):\n%s", diff)
+			}
+			series := scrape(t, reg)
+			if up := series["orderflow_lag_collector_up{cluster=test}"]; up != 0 {
+				t.Errorf("got up %v, want 0", up)
+			}
+			if series["orderflow_lag_collector_requests_total{"+test.code+"}"] == 0 {
+				t.Errorf("got requests %v, want some with %s", pick(series, "orderflow_lag_collector_requests_total"), test.code)
+			}
+
+			broken.Remove()
+			whole := lines(c.collect(l))
+			if diff := cmp.Diff(seller0+seller1+tracker0+tracker1, whole); diff != "" {
+				t.Errorf("lag afterwards (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// shortened cuts the explanations off the protocol's codes.
+func shortened(lines string) string {
+	var b strings.Builder
+	for line := range strings.Lines(lines) {
+		if at := strings.Index(line, "unknown: "); at >= 0 {
+			parts := strings.SplitN(strings.TrimSuffix(line[at:], "\n"), ": ", 4)
+			line = line[:at] + strings.Join(parts[:min(3, len(parts))], ": ") + "\n"
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
