@@ -61,6 +61,7 @@ type database struct {
 	incarnation uint32
 	nextXID     uint64 // the xmax of a current snapshot
 	term        int64
+	ours        bool        // whether we hold the lease
 	copy        *Checkpoint // the copy in the lease's row, nil before the first
 }
 
@@ -91,7 +92,7 @@ func check(sourceName, kind string, log *Checkpoint, db database) (*Checkpoint, 
 	const (
 		otherBroker = "point the relay at the Kafka cluster that holds this database's events"
 		otherName   = "give this outbox a source name of its own (--source-name)"
-		restart     = "for a development directory, begin anew with `orderflow reset`"
+		restart     = "to give up this database's history, begin anew with `orderflow reset --database`"
 	)
 	switch {
 	case log == nil && db.copy != nil:

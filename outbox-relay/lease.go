@@ -74,15 +74,12 @@ func (l *lease) facts(ctx context.Context) (database, error) {
 	var d database
 	var copied []byte
 	err := l.db.QueryRow(ctx, `
-		SELECT term, incarnation, checkpoint,
-		  (SELECT system_identifier::text FROM pg_control_system()) || '/' ||
-		  (SELECT oid::text FROM pg_database WHERE datname = current_database()),
-		  pg_snapshot_xmax(pg_current_snapshot())::text::bigint
-		FROM outbox.relay WHERE source = $1 AND holder = $2 AND expires_at > clock_timestamp()`,
-		l.source, l.holder).Scan(&d.term, &d.incarnation, &copied, &d.system, &d.nextXID)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return database{}, errLeaseLost
-	}
+		SELECT coalesce(r.term, 0), coalesce(r.incarnation, 1), r.checkpoint,
+		  coalesce(r.holder = $2 AND r.expires_at > clock_timestamp(), false),
+		  s.system_identifier::text || '/' || d.oid::text, pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+		FROM pg_control_system() s JOIN pg_database d ON d.datname = current_database()
+		LEFT JOIN outbox.relay r ON r.source = $1`, l.source, l.holder).
+		Scan(&d.term, &d.incarnation, &copied, &d.ours, &d.system, &d.nextXID)
 	if err != nil {
 		return database{}, fmt.Errorf("read lease of source %s: %w", l.source, err)
 	}

@@ -114,20 +114,24 @@ func (s *kafkaSession) partitions(ctx context.Context, topic string) (int32, err
 	return int32(len(d.Partitions)), nil
 }
 
-// checkpoint reads the topic of checkpoints backwards, in growing steps, until
-// a step holds one of this source.
 func (s *kafkaSession) checkpoint(ctx context.Context) (*Checkpoint, error) {
+	return s.lastCheckpoint(ctx, s.cl)
+}
+
+// lastCheckpoint reads the topic of checkpoints backwards, in growing steps,
+// until a step holds one of this source.
+func (k kafkaLog) lastCheckpoint(ctx context.Context, cl *kgo.Client) (*Checkpoint, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkpointTimeout)
 	defer cancel()
-	start, end, err := s.bounds(ctx)
+	start, end, err := k.bounds(ctx, cl)
 	if err != nil {
 		return nil, err
 	}
 	for step := int64(1000); ; step *= 8 {
 		from := max(start, end-step)
-		value, err := s.lastIn(ctx, from, end)
+		value, err := k.lastIn(ctx, from, end)
 		if err != nil {
-			return nil, fmt.Errorf("read checkpoint of source %s: %w", s.source, err)
+			return nil, fmt.Errorf("read checkpoint of source %s: %w", k.source, err)
 		}
 		if value != nil {
 			return decodeCheckpoint(value)
@@ -141,8 +145,8 @@ func (s *kafkaSession) checkpoint(ctx context.Context) (*Checkpoint, error) {
 // bounds returns the start of the checkpoints' log and its high watermark. The
 // last stable offset would not do as the end: another source's open
 // transaction can hold it below our own last checkpoint.
-func (s *kafkaSession) bounds(ctx context.Context) (start, end int64, err error) {
-	adm := kadm.NewClient(s.cl)
+func (k kafkaLog) bounds(ctx context.Context, cl *kgo.Client) (start, end int64, err error) {
+	adm := kadm.NewClient(cl)
 	starts, err := adm.ListStartOffsets(ctx, schemas.RelaysTopic)
 	if err == nil {
 		err = starts.Error()
@@ -167,11 +171,11 @@ func (s *kafkaSession) bounds(ctx context.Context) (start, end int64, err error)
 
 // lastIn returns the source's last committed value in [from, end). It reads on
 // until end itself is stable, so it waits for open transactions of others.
-func (s *kafkaSession) lastIn(ctx context.Context, from, end int64) ([]byte, error) {
+func (k kafkaLog) lastIn(ctx context.Context, from, end int64) ([]byte, error) {
 	if from >= end {
 		return nil, nil
 	}
-	cl, err := kgo.NewClient(append(s.cfg.Options(s.log),
+	cl, err := kgo.NewClient(append(k.cfg.Options(k.log),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{schemas.RelaysTopic: {0: kgo.NewOffset().At(from)}}),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
@@ -194,7 +198,7 @@ func (s *kafkaSession) lastIn(ctx context.Context, from, end int64) ([]byte, err
 		reached := from
 		fetches.EachRecord(func(r *kgo.Record) {
 			reached = r.Offset + 1
-			if !r.Attrs.IsControl() && string(r.Key) == s.source && r.Offset < end {
+			if !r.Attrs.IsControl() && string(r.Key) == k.source && r.Offset < end {
 				value = r.Value
 			}
 		})
@@ -202,9 +206,4 @@ func (s *kafkaSession) lastIn(ctx context.Context, from, end int64) ([]byte, err
 			return value, nil
 		}
 	}
-}
-
-// fenced reports whether another session of the same source was opened since.
-func fenced(err error) bool {
-	return errors.Is(err, kerr.ProducerFenced) || errors.Is(err, kerr.InvalidProducerEpoch)
 }

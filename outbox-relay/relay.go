@@ -183,6 +183,27 @@ func (r *Relay) Run(ctx context.Context) error {
 	return nil
 }
 
+// Check compares Kafka's checkpoint with the database without leading: it
+// returns the [Question] that Run would, before anything else is started.
+func (r *Relay) Check(ctx context.Context) error {
+	cl, err := kafka.Open(ctx, r.cfg.Kafka, r.log)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	k := kafkaLog{cfg: r.cfg.Kafka, source: r.cfg.Source, log: r.log}
+	logged, err := k.lastCheckpoint(ctx, cl)
+	if err != nil {
+		return err
+	}
+	found, err := r.lease.facts(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = check(r.cfg.Source, KindPoll, logged, found)
+	return err
+}
+
 // giveUp lets a stand-by take over at once.
 func (r *Relay) giveUp() {
 	if err := r.lease.renew(context.Background(), 0); err != nil && !errors.Is(err, errLeaseLost) {
@@ -258,6 +279,9 @@ func (r *Relay) beginOn(ctx context.Context, s session) (*term, error) {
 	found, err := r.lease.facts(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if !found.ours {
+		return nil, errLeaseLost
 	}
 	c, err := check(r.cfg.Source, KindPoll, logged, found)
 	if err != nil {
