@@ -118,7 +118,8 @@ func (st *stream) prepare(l line) (*prepared, error) {
 	var f faults
 	f.required(in.ClientOrderID, maxClientOrderID, at("/client_order_id"))
 	if len(f) > 0 {
-		return nil, invalidOrder(append(f, in.validate(time.Now())...))
+		f = append(f, in.validate(time.Now())...)
+		return nil, invalidOrder(f[:min(len(f), maxFaults)])
 	}
 	return prepare(st.ctx, keyOf{st.client, in.ClientOrderID}, &in.Order, time.Now())
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-json-experiment/json"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -25,6 +26,7 @@ type harness struct {
 	db       *pgxpool.Pool
 	url      string
 	registry *prometheus.Registry
+	contract *contract
 	stop     func() // ends Run and waits for it; may be called twice
 }
 
@@ -67,7 +69,7 @@ func startOn(t *testing.T, databaseURL string, cfg Config) *harness {
 	}
 	h := &harness{
 		t: t, db: openPool(t, databaseURL, cfg.Conns()), url: "http://" + l.Addr().String(),
-		registry: prometheus.NewRegistry(),
+		registry: prometheus.NewRegistry(), contract: readContract(t),
 	}
 	h.service = New(cfg, Deps{DB: h.db, Listener: l, Log: testenv.Logger(t), Metrics: h.registry})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -104,8 +106,8 @@ func (h *harness) do(method, path, body string, header ...string) reply {
 	return r
 }
 
-// send makes a request with header names and values in turn. It may be called
-// from any goroutine.
+// send makes a request with header names and values in turn, and holds the
+// answer against the contract. It may be called from any goroutine.
 func (h *harness) send(method, path string, body io.Reader, header ...string) (reply, error) {
 	req, err := http.NewRequest(method, h.url+path, body)
 	if err != nil {
@@ -126,7 +128,11 @@ func (h *harness) send(method, path string, body io.Reader, header ...string) (r
 	if err != nil {
 		return reply{}, err
 	}
-	return reply{res.StatusCode, res.Header, string(all)}, nil
+	r := reply{res.StatusCode, res.Header, string(all)}
+	if err := h.contract.check(method, path, r); err != nil {
+		h.t.Errorf("%s %s: answer %d breaks the contract: %v", method, path, r.status, err)
+	}
+	return r, nil
 }
 
 // place sends the sample order under a key.
@@ -160,6 +166,28 @@ func (h *harness) count(sql string, args ...any) int {
 		h.t.Fatal(err)
 	}
 	return n
+}
+
+// problemIn reads the problem that a reply is.
+func problemIn(t testing.TB, r reply) problem {
+	t.Helper()
+	var p problem
+	if err := json.Unmarshal([]byte(r.body), &p); err != nil {
+		t.Fatalf("status %d, body %q is no problem: %v", r.status, r.body, err)
+	}
+	return p
+}
+
+// orderIDIn reads the order id of a receipt or a result line.
+func orderIDIn(t testing.TB, body string) string {
+	t.Helper()
+	var v struct {
+		OrderID string `json:"order_id"`
+	}
+	if err := json.Unmarshal([]byte(body), &v, json.RejectUnknownMembers(false)); err != nil || v.OrderID == "" {
+		t.Fatalf("no order id in %q: %v", body, err)
+	}
+	return v.OrderID
 }
 
 func key(n int) string { return fmt.Sprintf("test-key-%010d", n) }

@@ -3,6 +3,7 @@ package orders
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -20,7 +21,7 @@ const (
 	streamWriters = 2
 	// streamLockWait is how long a bulk batch waits for a key that another
 	// transaction holds; usually the other writer of the same stream.
-	streamLockWait = 5 * time.Second
+	streamLockWait = 2 * time.Second
 
 	bulkOrders = 500
 	bulkBytes  = 1 << 20
@@ -54,12 +55,17 @@ func (s *Service) ingest(w http.ResponseWriter, r *http.Request) error {
 		work: make(chan *bulk), order: make(chan *bulk, bulksInFlight),
 		done: make(chan struct{}), spool: newSpool(s.cfg.SpoolDir),
 	}
-	defer st.spool.close()
+	defer st.close()
 	if err := st.openBody(r); err != nil {
 		return err
 	}
 	if err := st.openWriters(); err != nil {
 		return err
+	}
+	// HTTP/1 stops reading the body at the first write of the answer unless
+	// told that the two overlap. A refusal above wants it to.
+	if err := st.rc.EnableFullDuplex(); err != nil {
+		return fmt.Errorf("overlap request and answer: %w", err)
 	}
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
@@ -93,11 +99,6 @@ func (st *stream) openBody(r *http.Request) error {
 	if err != nil || media != "application/x-ndjson" && media != "application/jsonl" {
 		return problemOf(codeUnsupportedMedia, "Content-Type must be application/x-ndjson or application/jsonl.")
 	}
-	// HTTP/1 stops reading the body at the first write of the answer unless
-	// told that the two overlap.
-	if err := st.rc.EnableFullDuplex(); err != nil {
-		return problemOf(codeInternal, "").because(err)
-	}
 	switch r.Header.Get("Content-Encoding") {
 	case "", "identity":
 		st.body = r.Body
@@ -119,13 +120,20 @@ func (st *stream) openWriters() error {
 	for i := range st.writers {
 		st.writers[i] = st.service.committer(doorBulk, streamLockWait)
 		if err := st.writers[i].session.open(ctx); err != nil {
-			for _, w := range st.writers[:i] {
-				w.session.close()
-			}
 			return problemOf(codeUnavailable, "").because(err)
 		}
 	}
 	return nil
+}
+
+// close gives back what the stream took.
+func (st *stream) close() {
+	for i := range st.writers {
+		if s := st.writers[i].session; s != nil {
+			s.close()
+		}
+	}
+	st.spool.close()
 }
 
 // run moves the stream through and returns when every goroutine of it has.
@@ -213,7 +221,6 @@ func (st *stream) read() {
 // write writes batches until there are no more. Once the database is lost the
 // stream comes to its end, and what was read meanwhile is refused unwritten.
 func (st *stream) write(c *committer) {
-	defer c.session.close()
 	for b := range st.work {
 		if p := st.stopped(); p != nil && p.Code == codeUnavailable {
 			for _, e := range b.entries {

@@ -166,21 +166,52 @@ func (s *Service) Ready(ctx context.Context) error {
 // Run serves the API until ctx ends. Then it takes no more requests, finishes
 // those it has, and returns nil. It is called once.
 func (s *Service) Run(ctx context.Context) error {
+	defer func() { _ = s.listener.Close() }() // the server has, if it came to that
 	if have, need := s.db.Config().MaxConns, s.cfg.Conns(); have < need {
 		return fmt.Errorf("run orders: the pool has %d connections, want at least %d", have, need)
 	}
-	// The relay must know a schema before it meets an event of it.
-	if err := outbox.Announce(ctx, s.db); err != nil {
+	if err := s.openOutbox(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return fmt.Errorf("run orders: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return outbox.Upkeep{DB: s.db, Log: s.log}.Run(ctx) })
+	g.Go(func() error { s.upkeep(ctx); return nil })
 	g.Go(func() error { return s.expireKeys(ctx) })
 	g.Go(func() error { return s.serveAndDrain(ctx) })
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("run orders: %w", err)
 	}
 	return nil
+}
+
+// openOutbox makes the outbox ready before the first order: the relay must
+// know a schema before it meets an event of it, and an event needs a partition.
+func (s *Service) openOutbox(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*s.cfg.Patience)
+	defer cancel()
+	if err := outbox.Announce(ctx, s.db); err != nil {
+		return err
+	}
+	return outbox.EnsurePartitions(ctx, s.db)
+}
+
+// upkeep keeps the outbox ready until ctx ends. It begins again after an error
+// of any kind: a database that is away for a while must not end the service.
+func (s *Service) upkeep(ctx context.Context) {
+	for {
+		err := outbox.Upkeep{DB: s.db, Log: s.log}.Run(ctx)
+		if err == nil {
+			return
+		}
+		s.log.Warn("begin outbox upkeep again", "err", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(s.cfg.Patience):
+		}
+	}
 }
 
 // serveAndDrain runs the server, and the writers for as long as a request may
@@ -200,9 +231,11 @@ func (s *Service) serveAndDrain(ctx context.Context) error {
 	return err
 }
 
+// committer makes a writer's half of the service. It waits for locks well below
+// the time that one attempt has, or a held key would look like a lost database.
 func (s *Service) committer(d door, lockWait time.Duration) committer {
 	return committer{
-		session: newSession(s.db, lockWait), patience: s.cfg.Patience,
+		session: newSession(s.db, min(lockWait, s.cfg.Patience/4)), patience: s.cfg.Patience,
 		log: s.log, metrics: s.metrics, door: d,
 	}
 }
