@@ -271,8 +271,9 @@ func (c *client) persist(ctx context.Context, patience time.Duration, attempt fu
 			pause.Reset()
 			since = time.Now()
 		}
-		wait := max(pause.NextBackOff(), u.after)
-		if waited := time.Since(since); waited+wait > patience {
+		waited := time.Since(since)
+		wait := min(max(pause.NextBackOff(), u.after), patience-waited)
+		if wait <= 0 { // the last attempt came when patience ended
 			return fmt.Errorf("reach the Orders API at %s: no success for %s: %w (start it, or point --api at it, and import again: nothing is placed twice)",
 				c.base, waited.Round(time.Millisecond), err)
 		}

@@ -176,6 +176,27 @@ func TestFreightNeverOverflows(t *testing.T) {
 	})
 }
 
+func TestASummaryDoesNotChangeAfterwards(t *testing.T) {
+	t.Parallel()
+	l := newLedger(Config{}, nil)
+	var seen counts
+	seen.add(RepeatedCode, 1)
+	all := func() {
+		l.offered(item{order: &order{}, tally: tally{seen: seen, mapped: seen, dropped: seen}})
+		l.turnedAway(item{reason: NoGoods})
+		l.cancellation(item{kind: kindCancellation, reason: NoCustomer})
+	}
+	all()
+	before, want := l.summary(), l.summary()
+	all()
+	if d := cmp.Diff(want, before, ignoreDuration); d != "" {
+		t.Errorf("changed (-want +got):\n%s", d)
+	}
+	if now := l.summary(); now.Read != 4 || now.Seen[RepeatedCode] != 2 {
+		t.Errorf("the books do not go on:\n%s", now)
+	}
+}
+
 func TestOldSalesAreForgottenNotHoarded(t *testing.T) {
 	t.Parallel()
 	l := newLedger(Config{}, nil)
@@ -250,6 +271,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add([]byte(`{"line":1,"status":201,"order_id":"a","version":1}` + "\n" + `{"line":2,"status":422,"problem":{"code":"x"}}` + "\n" + `{"summary":{}}`))
 	f.Add([]byte(`{"line":1,"status":201,"order_id":"a"}` + "\n" + `{"line":1,"status":201,"order_id":"b"}`))
 	f.Add([]byte("{\"line\":-1}\n\n{}\n[]"))
+	f.Add([]byte(`{"line":1,"status":201,"order_id":"a"}` + "\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		orders := []pending{{ref: "1"}, {ref: "2"}}
 		times := map[string]int{}

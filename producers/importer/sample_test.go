@@ -125,7 +125,10 @@ func TestSampleIsAPieceOfTheFullFile(t *testing.T) {
 		return text
 	}
 	head, rows, _ := bytes.Cut(plain(sample), []byte("\n"))
-	if text := plain(full); !bytes.HasPrefix(text, head) || !bytes.Contains(text, append([]byte("\n"), rows...)) {
+	text := plain(full)
+	first, _, _ := bytes.Cut(rows, []byte("\n"))
+	at := max(bytes.Index(text, first), 0)
+	if !bytes.HasPrefix(text, head) || !bytes.HasPrefix(text[at:], rows) {
 		t.Error("the sample's rows do not lie in the full file, byte for byte and together")
 	}
 }
