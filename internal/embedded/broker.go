@@ -96,7 +96,7 @@ func prepareLog(c BrokerConfig) (int, error) {
 	if aborted > 0 {
 		c.Log.Info("aborted transactions that the last stop interrupted", "count", aborted)
 	}
-	return rememberedPort(c.DataDir, c.Port)
+	return rememberedPort(filepath.Join(c.DataDir, "port"), c.Port)
 }
 
 // Addrs are the broker's addresses, for clients.

@@ -77,6 +77,32 @@ func (c *child) ended() bool {
 	}
 }
 
+// errEndedAtStart is the error of a process that ended before it answered.
+var errEndedAtStart = errors.New("server ended at its start")
+
+// awaitChild returns when ready does not fail any more, and fails when the process ends or startPatience does.
+func awaitChild(ctx context.Context, c *child, ready func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		attempt, stop := context.WithTimeout(ctx, 5*time.Second)
+		last := ready(attempt)
+		stop()
+		if last == nil {
+			return nil
+		}
+		select {
+		case <-c.done:
+			return fmt.Errorf("%w: %w: %s", errEndedAtStart, c.err, lastWords(c.log))
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the server to answer: %w, last: %w", context.Cause(ctx), last)
+		case <-tick.C:
+		}
+	}
+}
+
 // signal sends sig to the process. A process that has ended is no error.
 func (c *child) signal(sig syscall.Signal) error {
 	err := c.cmd.Process.Signal(sig)

@@ -58,6 +58,8 @@ func FindPostgres(ctx context.Context, opt FindOptions) (binDir string, err erro
 	return f.find(ctx)
 }
 
+func (f *finder) commands() commands { return commands{out: f.Out, log: f.Log} }
+
 func (f *finder) find(ctx context.Context) (string, error) {
 	if f.Log == nil {
 		f.Log = slog.New(slog.DiscardHandler)
@@ -159,22 +161,6 @@ func lastNumber(path string) int {
 		return 0
 	}
 	return n
-}
-
-// CacheDir is where fetched parts are kept: ORDERFLOW_CACHE, or the user's cache folder. Root's parts go to
-// /var/cache, since the user that runs Postgres for root cannot enter root's home.
-func CacheDir() (string, error) {
-	if dir := os.Getenv("ORDERFLOW_CACHE"); dir != "" {
-		return filepath.Abs(dir)
-	}
-	if os.Geteuid() == 0 && runtime.GOOS != "darwin" {
-		return "/var/cache/orderflow", nil
-	}
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("find the cache folder: %w", err)
-	}
-	return filepath.Join(dir, "orderflow"), nil
 }
 
 // installCommand is the one command that gives this system a Postgres.

@@ -144,8 +144,8 @@ func TestFetching(t *testing.T) {
 			t.Errorf("got %v, want what the client said", err)
 		}
 		left, err := os.ReadDir(cache)
-		if err != nil || len(left) > 0 {
-			t.Errorf("cache holds %v, %v, want nothing", left, err)
+		if err != nil || len(left) != 1 || left[0].Name() != "lock" {
+			t.Errorf("cache holds %v, %v, want its lock only", left, err)
 		}
 	})
 

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -38,10 +37,9 @@ func portFree(port int) bool {
 	return l.Close() == nil
 }
 
-// rememberedPort returns the port written in dir/port if it is free. Otherwise it draws a free one and writes it
-// there. A wanted port above zero is taken as it is.
-func rememberedPort(dir string, wanted int) (int, error) {
-	path := filepath.Join(dir, "port")
+// rememberedPort returns the port written in a file if it is free. Otherwise it draws a free one and writes it there.
+// A wanted port above zero is taken as it is.
+func rememberedPort(path string, wanted int) (int, error) {
 	if wanted == 0 {
 		kept, err := readPort(path)
 		if err != nil {

@@ -79,7 +79,7 @@ func (p *Postgres) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if p.port, err = rememberedPort(p.config.DataDir, p.config.Port); err != nil {
+	if p.port, err = rememberedPort(filepath.Join(p.config.DataDir, "port"), p.config.Port); err != nil {
 		return err
 	}
 	if err := p.launch(ctx); err != nil {
@@ -95,8 +95,6 @@ func (p *Postgres) start(ctx context.Context) error {
 	return nil
 }
 
-var errEndedAtStart = errors.New("server ended at its start")
-
 // launch starts the server and returns when it answers.
 func (p *Postgres) launch(ctx context.Context) error {
 	var err error
@@ -111,7 +109,7 @@ func (p *Postgres) launch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.waitReady(ctx); err != nil {
+	if err := awaitChild(ctx, p.child, p.ensureDatabase); err != nil {
 		return errors.Join(err, p.child.stop(context.WithoutCancel(ctx), 5*time.Second, syscall.SIGQUIT))
 	}
 	return nil
@@ -224,27 +222,7 @@ func (p *Postgres) socketDirectory() string {
 	return p.data
 }
 
-// waitReady returns when the server answers and the product's database is there.
-func (p *Postgres) waitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startPatience)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	var last error
-	for {
-		if last = p.ensureDatabase(ctx); last == nil {
-			return nil
-		}
-		select {
-		case <-p.child.done:
-			return fmt.Errorf("%w: %w: %s", errEndedAtStart, p.child.err, lastWords(p.logPath()))
-		case <-ctx.Done():
-			return fmt.Errorf("wait for the server to answer: %w, last: %w", context.Cause(ctx), last)
-		case <-tick.C:
-		}
-	}
-}
-
+// ensureDatabase makes the product's database, which also shows that the server answers.
 func (p *Postgres) ensureDatabase(ctx context.Context) error {
 	conn, err := pgx.Connect(ctx, p.DatabaseURL("postgres"))
 	if err != nil {

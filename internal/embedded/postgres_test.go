@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -156,6 +157,20 @@ func TestPostgresRecoversFromTheKillOfItsParent(t *testing.T) {
 	if again.URL() != url {
 		t.Errorf("address is %s, was %s", again.URL(), url)
 	}
+}
+
+func TestPostgresEndsWithItsParent(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells a child of its parent's death")
+	}
+	dir := reachableDir(t)
+	_, kill := startSupervisor(t, "postgres", dir)
+	kill()
+	eventually(t, 20*time.Second, "the server to end by itself", func() bool {
+		files, err := filepath.Glob(filepath.Join(dir, "pg*", "postmaster.pid"))
+		return err == nil && len(files) == 0
+	})
 }
 
 // TestPostgresStopsAnOrphan is the case of systems that tell no child of its parent's death: the server still runs.

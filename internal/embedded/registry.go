@@ -71,7 +71,7 @@ func (r *Registry) start(ctx context.Context, c RegistryConfig) error {
 	port := c.Port
 	if c.DataDir != "" {
 		var err error
-		if port, err = rememberedPort(c.DataDir, c.Port); err != nil {
+		if port, err = rememberedPort(filepath.Join(c.DataDir, "port"), c.Port); err != nil {
 			return err
 		}
 	}
