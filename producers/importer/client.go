@@ -167,8 +167,11 @@ func (c *client) answers(r io.Reader, orders []pending, answered func(pending, a
 		if err := json.Unmarshal(lines.Bytes(), &a); err != nil {
 			return have, &unavailable{err: fmt.Errorf("ingest: read answer: %w", err)} // a line cut short
 		}
-		if len(a.Summary) > 0 {
+		switch {
+		case len(a.Summary) > 0:
 			return have, nil
+		case a.Line == 0: // the API ended the stream early: it stops, or lost its database
+			return have, &unavailable{err: fmt.Errorf("ingest: %s: %s", a.Problem.name(0), a.Problem.what())}
 		}
 		if a.Line < 1 || a.Line > len(orders) || have[a.Line-1] {
 			return have, fmt.Errorf("ingest: answer for line %d, of %d lines sent", a.Line, len(orders))
@@ -200,8 +203,8 @@ func passing(status int) bool {
 }
 
 // do sends one request. Whoever gets a response calls done when finished with
-// it. A status that passes is an *unavailable error, except 409, which means
-// different things in different places.
+// it. A status that passes is an *unavailable error; a 409 passes if it says when
+// to come again.
 func (c *client) do(ctx context.Context, method, path string, body []byte, header http.Header) (*http.Response, func(), error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
@@ -222,7 +225,7 @@ func (c *client) do(ctx context.Context, method, path string, body []byte, heade
 		_ = res.Body.Close()
 		cancel()
 	}
-	if passing(res.StatusCode) && res.StatusCode != http.StatusConflict {
+	if passing(res.StatusCode) && (res.StatusCode != http.StatusConflict || res.Header.Get("Retry-After") != "") {
 		err := &unavailable{err: fmt.Errorf("%s %s: %s", method, path, refusal(res)), after: retryAfter(res)}
 		done()
 		return nil, nil, err

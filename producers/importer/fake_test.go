@@ -33,6 +33,9 @@ type fakeOrders struct {
 	// cutAfter drops the connection after so many answers of the next ingests,
 	// having committed all lines.
 	cutAfter []int
+	// endAfter ends the stream after so many answers of the next ingests with the
+	// problem of an API that stops, having handled no more.
+	endAfter []int
 	// down makes client's connections fail. It takes its own locks.
 	down func() bool
 }
@@ -167,9 +170,18 @@ func (f *fakeOrders) ingest(w http.ResponseWriter, r *http.Request) {
 	if len(f.cutAfter) > 0 {
 		cut, f.cutAfter = f.cutAfter[0], f.cutAfter[1:]
 	}
+	end := -1
+	if len(f.endAfter) > 0 {
+		end, f.endAfter = f.endAfter[0], f.endAfter[1:]
+	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	var out bytes.Buffer
 	for i, text := range lines {
+		if i == end {
+			out.WriteString(`{"problem":{"title":"Shutting down","status":503,"code":"shutting_down"}}` + "\n")
+			w.Write(out.Bytes())
+			return
+		}
 		a := f.line(text)
 		a["line"] = i + 1
 		if cut >= 0 && i >= cut {
