@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -54,8 +55,9 @@ const (
 // Config says what to import, where to and how fast.
 type Config struct {
 	// API is the base URL of the Orders API.
-	API string `help:"Base URL of the Orders API." default:"http://127.0.0.1:8080" placeholder:"URL"`
-	// Format is FormatUCI or FormatOlist.
+	API string `help:"Base URL of the Orders API." default:"http://127.0.0.1:8080"`
+	// Format is FormatUCI or FormatOlist; empty means Olist for a folder and UCI
+	// for anything else.
 	Format string `kong:"-"`
 	// Path is a file (UCI, .csv or .csv.gz) or a folder (Olist).
 	Path string `arg:"" help:"File (uci) or folder (olist) to import."`
@@ -80,7 +82,7 @@ func (c Config) Validate() error {
 	if u, err := url.Parse(c.API); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		add("api: %q is no http or https address", c.API)
 	}
-	if c.Format != FormatUCI && c.Format != FormatOlist {
+	if c.Format != "" && c.Format != FormatUCI && c.Format != FormatOlist {
 		add("format: %q is neither %s nor %s", c.Format, FormatUCI, FormatOlist)
 	}
 	if (c.Path == "") == (c.Input == nil) {
@@ -107,6 +109,12 @@ func (c Config) Validate() error {
 func (c Config) withDefaults() Config {
 	if c.Patience == 0 {
 		c.Patience = patience
+	}
+	if c.Format == "" {
+		c.Format = FormatUCI
+		if info, err := os.Stat(c.Path); err == nil && info.IsDir() {
+			c.Format = FormatOlist
+		}
 	}
 	if c.ClientID == "" {
 		c.ClientID = "importer"

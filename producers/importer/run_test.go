@@ -315,6 +315,22 @@ func TestSummaryIsPrintedAndEncoded(t *testing.T) {
 	}
 }
 
+func TestFormatFollowsFromThePath(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]string{t.TempDir(): FormatOlist, "x.csv": FormatUCI, "": FormatUCI} {
+		c := Config{API: "http://127.0.0.1:8080", Path: path}
+		if path == "" {
+			c.Input = Sample()
+		}
+		if err := c.Validate(); err != nil {
+			t.Errorf("%q: %v", path, err)
+		}
+		if got := c.withDefaults().Format; got != want {
+			t.Errorf("%q is taken for %s, want %s", path, got, want)
+		}
+	}
+}
+
 func TestValidateNamesEveryProblem(t *testing.T) {
 	t.Parallel()
 	good := Config{API: "http://127.0.0.1:8080", Format: FormatUCI, Path: "x.csv", Rate: 3}
