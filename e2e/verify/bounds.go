@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -153,8 +154,13 @@ func (c *check) addMarks() {
 	for _, t := range c.topics.list {
 		for _, p := range t.parts {
 			slices.SortStableFunc(p.marks, func(a, b mark) int {
-				return int(a.position.NextOffset - b.position.NextOffset)
+				return cmp.Compare(a.position.NextOffset, b.position.NextOffset)
 			})
+			if n := len(p.marks); n > 0 {
+				// After a change of leader the last stable offset can be below
+				// what was read before, for a moment.
+				p.stable = max(p.stable, min(p.marks[n-1].position.NextOffset, p.end))
+			}
 		}
 	}
 }

@@ -180,10 +180,7 @@ func TestWhatExpiredIsNotMissingButUnchecked(t *testing.T) {
 func (w *world) half() (open *kgo.Client) {
 	w.t.Helper()
 	records, point := w.readOutbox()
-	cp := relay.Checkpoint{
-		Version: 1, Source: sourceName, Number: 1, Term: 1, Incarnation: 1, Kind: relay.KindPoll,
-		System: w.system(), Point: point, Published: number(records),
-	}
+	cp := w.checkpoint(point, number(records))
 	open = w.open("events", records)
 	w.publish("checkpoint", []*kgo.Record{checkpointRecord(w.t, cp)}, kgo.TryCommit)
 	return open
@@ -245,8 +242,7 @@ func TestAKafkaThatLostEverythingIsFoundOut(t *testing.T) {
 	w := newWorld(t)
 	w.fill(20)
 	w.drain() // the relay leaves a copy of its checkpoint in the database
-	w.brokers = testenv.Kafka(t)
-	w.makeTopics()
+	w.emptyKafka()
 	r := w.verify()
 	if !r.Checkpoint.LostInKafka || r.OK() || r.Missing.Count != 50 || r.Lost() != 50 {
 		t.Errorf("lost checkpoint: %t, missing %d, lost %d; want all of the 50 events missing",
@@ -255,6 +251,23 @@ func TestAKafkaThatLostEverythingIsFoundOut(t *testing.T) {
 	if r.NumberGaps.Count != 50 {
 		t.Errorf("%d numbers missing, want 50", r.NumberGaps.Count)
 	}
+}
+
+// emptyKafka deletes every topic and makes it anew.
+func (w *world) emptyKafka() {
+	w.t.Helper()
+	cl := must(kafka.Open(w.t.Context(), w.kafka(), testenv.Logger(w.t)))(w.t)
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	var names []string
+	for _, t := range schemas.Topics() {
+		names = append(names, t.Name)
+	}
+	check(w.t, must(adm.DeleteTopics(w.t.Context(), names...))(w.t).Error())
+	testenv.Wait(w.t, waitLong, "the topics to be deleted", func() bool {
+		return len(must(adm.ListTopics(w.t.Context()))(w.t).Names()) == 0
+	})
+	w.makeTopics()
 }
 
 func TestAnotherDatabasesCheckpointIsAnError(t *testing.T) {

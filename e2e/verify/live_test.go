@@ -18,6 +18,7 @@ import (
 func TestAPlatformAtWorkIsFoundHealthyEveryTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.bulk(30_000) // so that a look takes a while
 	w.exec(`CREATE TABLE aggregates (id text PRIMARY KEY, version bigint NOT NULL)`)
 	w.exec(`INSERT INTO aggregates SELECT 'busy-' || n, 0 FROM generate_series(0, 39) n`)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -30,7 +31,7 @@ func TestAPlatformAtWorkIsFoundHealthyEveryTime(t *testing.T) {
 		})
 	}
 	stopRelay, stopGroup := w.relay(), w.group()
-	var log, applied int64
+	var applied int64
 	for n := range 5 {
 		w.waitForMore(applied)
 		if n%2 == 1 { // looked at while a relay and a group end and others begin
@@ -43,10 +44,10 @@ func TestAPlatformAtWorkIsFoundHealthyEveryTime(t *testing.T) {
 		checkOK(t, r)
 		g := r.Groups[0]
 		t.Logf("%d rows, %d in the backlog; %d records; applied %d, %d waiting", r.Outbox.Rows, r.Outbox.Backlog, r.Log.Events, g.Applied, g.Waiting)
-		if r.Log.Events <= log || g.Applied <= applied {
-			t.Errorf("%d records, %d applied; want more than last time's %d and %d", r.Log.Events, g.Applied, log, applied)
+		if g.Applied <= applied {
+			t.Errorf("%d applied, want more than last time's %d", g.Applied, applied)
 		}
-		log, applied = r.Log.Events, g.Applied
+		applied = g.Applied
 		if n%2 == 1 {
 			stopRelay, stopGroup = w.relay(), w.group()
 		}

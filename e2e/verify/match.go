@@ -134,8 +134,12 @@ func (m *matcher) miss(row *tuple, n int64) {
 		p.missing += n
 		return
 	}
+	note := ""
 	if p != nil {
 		p.missing += n
+		if p.truncated() {
+			note = "this event, or another of the partition in its place: the log's beginning has expired"
+		}
 	}
-	m.check.report.Missing.add(n, m.check.place(row, ""))
+	m.check.report.Missing.add(n, m.check.place(row, "%s", note))
 }

@@ -99,7 +99,7 @@ type Topic struct {
 type Finding struct {
 	Count int64 `json:"count"`
 	// First holds the first places found, 20 at most.
-	First []Place `json:"first"`
+	First []Place `json:"first,omitempty"`
 }
 
 func (f *Finding) add(n int64, p Place) {
@@ -149,13 +149,13 @@ type GroupReport struct {
 	// Dead names the first dead letters.
 	Held  int64            `json:"held"`
 	Holds map[string]int64 `json:"holds"`
-	Dead  []string         `json:"dead"`
+	Dead  []string         `json:"dead,omitempty"`
 	// UncheckedPartitions have lost their beginning, so their counts cannot
 	// be computed again; UncheckedApplied is what their positions count.
 	UncheckedPartitions int   `json:"unchecked_partitions"`
 	UncheckedApplied    int64 `json:"unchecked_applied"`
 	// Mismatches are the first positions that differ, 20 at most.
-	Mismatches []Mismatch `json:"mismatches"`
+	Mismatches []Mismatch `json:"mismatches,omitempty"`
 
 	broken      int // positions that differ
 	lost, twice int64

@@ -126,7 +126,7 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	}
 	c := &check{cfg: cfg, client: client, hash: newHasher(), topics: newTopicTable()}
 	defer c.close()
-	c.report.Source = cfg.Source
+	c.report = Report{Source: cfg.Source, Groups: []GroupReport{}, Unchecked: []string{}}
 	for _, step := range []func(context.Context) error{
 		c.readPositions, c.readCheckpoint, c.findBounds, c.makeRoom,
 		c.readBothSides, c.match, c.followVersions, c.settleGroups,

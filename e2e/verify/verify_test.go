@@ -2,7 +2,9 @@ package verify_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -63,17 +65,19 @@ type damage struct {
 	culprit func([]*kgo.Record) *kgo.Record
 }
 
-// In every world of damages, order-0000 has the versions 1 and 2 in the orders
+// In the world of every damage, order-0000 has the versions 1 and 2 in the orders
 // topic and 1 in the sellers topic.
-func damages() []damage {
-	second := func(rs []*kgo.Record) *kgo.Record { return rs[find(rs, ordersTopic, order(0), 1)] }
-	firstOf := func(rs []*kgo.Record) *kgo.Record { return rs[find(rs, ordersTopic, order(0), 0)] }
+func first(rs []*kgo.Record) *kgo.Record { return rs[find(rs, ordersTopic, order(0), 0)] }
+
+func second(rs []*kgo.Record) *kgo.Record { return rs[find(rs, ordersTopic, order(0), 1)] }
+
+func damagedEvents() []damage {
 	return []damage{
 		{
 			name:    "an event that was never written, its number left out",
 			forgery: forgery{after: drop(0)},
 			want:    map[string]int64{"missing": 1, "number_gaps": 1, "version_gaps": 1, "lost": 1},
-			where:   func(r verify.Report) verify.Finding { return r.Missing }, culprit: firstOf,
+			where:   func(r verify.Report) verify.Finding { return r.Missing }, culprit: first,
 		},
 		{
 			name:    "an event that was never written, the numbers closed up",
@@ -85,19 +89,24 @@ func damages() []damage {
 			name:    "an event that was written twice",
 			forgery: forgery{before: repeat},
 			want:    map[string]int64{"duplicated": 1, "twice": 1},
-			where:   func(r verify.Report) verify.Finding { return r.Duplicated }, culprit: firstOf,
-		},
-		{
-			name:    "an event and its number that were written twice",
-			forgery: forgery{after: repeat},
-			want:    map[string]int64{"duplicated": 1, "number_repeats": 1, "twice": 1},
-			where:   func(r verify.Report) verify.Finding { return r.NumberRepeats }, culprit: firstOf,
+			where:   func(r verify.Report) verify.Finding { return r.Duplicated }, culprit: first,
 		},
 		{
 			name:    "two versions of an order that changed places",
 			forgery: forgery{before: swap},
 			want:    map[string]int64{"reordered": 1, "out_of_order": 1},
-			where:   func(r verify.Report) verify.Finding { return r.Reordered }, culprit: firstOf,
+			where:   func(r verify.Report) verify.Finding { return r.Reordered }, culprit: first,
+		},
+	}
+}
+
+func damagedNumbers() []damage {
+	return []damage{
+		{
+			name:    "an event and its number that were written twice",
+			forgery: forgery{after: repeat},
+			want:    map[string]int64{"duplicated": 1, "number_repeats": 1, "twice": 1},
+			where:   func(r verify.Report) verify.Finding { return r.NumberRepeats }, culprit: first,
 		},
 		{
 			name: "numbers that were skipped",
@@ -122,6 +131,11 @@ func damages() []damage {
 			want:  map[string]int64{"number_repeats": 1, "number_gaps": 1}, // and the number it should have had
 			where: func(r verify.Report) verify.Finding { return r.NumberRepeats }, culprit: last,
 		},
+	}
+}
+
+func damagedPlaces() []damage {
+	return []damage{
 		{
 			name: "an event under another order's key",
 			forgery: forgery{before: on(0, func(r *kgo.Record) {
@@ -129,26 +143,31 @@ func damages() []damage {
 				r.Partition = kafka.Partition(r.Key, 12)
 			})},
 			want:  map[string]int64{"misplaced": 1},
-			where: func(r verify.Report) verify.Finding { return r.Misplaced }, culprit: firstOf,
+			where: func(r verify.Report) verify.Finding { return r.Misplaced }, culprit: first,
 		},
 		{
 			name:    "an event in another partition than its key's",
 			forgery: forgery{before: on(0, func(r *kgo.Record) { r.Partition = (r.Partition + 1) % 12 })},
 			want:    map[string]int64{"misplaced": 1},
-			where:   func(r verify.Report) verify.Finding { return r.Misplaced }, culprit: firstOf,
+			where:   func(r verify.Report) verify.Finding { return r.Misplaced }, culprit: first,
 		},
 		{
 			name:    "an event in another topic than its row's",
 			forgery: forgery{before: on(0, func(r *kgo.Record) { r.Topic = sellersTopic })},
 			want:    map[string]int64{"misplaced": 1},
-			where:   func(r verify.Report) verify.Finding { return r.Misplaced }, culprit: firstOf,
+			where:   func(r verify.Report) verify.Finding { return r.Misplaced }, culprit: first,
 		},
 		{
 			name:    "an event that nobody committed",
 			forgery: forgery{before: on(0, func(r *kgo.Record) { setHeader(r, kafka.HeaderID, []byte(uuid.NewString())) })},
 			want:    map[string]int64{"phantoms": 1, "missing": 1, "lost": 1},
-			where:   func(r verify.Report) verify.Finding { return r.Missing }, culprit: firstOf,
+			where:   func(r verify.Report) verify.Finding { return r.Missing }, culprit: first,
 		},
+	}
+}
+
+func strangers() []damage {
+	return []damage{
 		{
 			name:    "a record without an event id",
 			forgery: forgery{before: addCopy(func(r *kgo.Record) { setHeader(r, kafka.HeaderID, nil) })},
@@ -244,7 +263,7 @@ func countMore(n uint64) func(*relay.Checkpoint) {
 
 func TestEachDamageIsFoundAndNamed(t *testing.T) {
 	t.Parallel()
-	for _, d := range damages() {
+	for _, d := range slices.Concat(damagedEvents(), damagedNumbers(), damagedPlaces(), strangers()) {
 		t.Run(d.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
@@ -314,6 +333,28 @@ func TestAVersionThatTwoEventsHaveIsFound(t *testing.T) {
 	w.append(placed(order(0), 1), cancelled(order(0), 1))
 	w.drain()
 	checkFaults(t, w.verify(groupName), map[string]int64{"version_repeats": 1, "out_of_order": 1})
+}
+
+func TestAPointWithinAWindowSplitsTheOutboxExactly(t *testing.T) {
+	t.Parallel()
+	for _, pages := range []int{1, 2, 3} {
+		w := newWorld(t)
+		for n := range 4 { // each a transaction, so the window has several
+			w.fill(10)
+			w.exec(`UPDATE outbox.events SET aggregate_id = $1 || aggregate_id WHERE aggregate_id LIKE 'order%'`, fmt.Sprintf("%d. ", n))
+		}
+		records, point := w.readPages(pages)
+		if want := 3; len(strings.Fields(string(point))) != want {
+			t.Fatalf("point %q, want one of %d parts", point, want)
+		}
+		cp := w.checkpoint(point, number(records))
+		w.publish("forger", append(records, checkpointRecord(t, cp)), kgo.TryCommit)
+		r := w.verify()
+		checkOK(t, r)
+		if want := int64(len(records)); r.Outbox.Published != want || r.Outbox.Backlog != 100-want {
+			t.Errorf("%d published, %d in the backlog; want %d of 100", r.Outbox.Published, r.Outbox.Backlog, want)
+		}
+	}
 }
 
 func TestAbortedEventsAreNotThere(t *testing.T) {

@@ -224,14 +224,19 @@ func (w *world) forge(f forgery) {
 	if f.after != nil {
 		records = f.after(records)
 	}
-	cp := relay.Checkpoint{
-		Version: 1, Source: sourceName, Number: 1, Term: 1, Incarnation: 1, Kind: relay.KindPoll,
-		System: w.system(), Point: point, Published: counts,
-	}
+	cp := w.checkpoint(point, counts)
 	if f.checkpoint != nil {
 		f.checkpoint(&cp)
 	}
 	w.publish("forger", append(records, checkpointRecord(w.t, cp)), kgo.TryCommit)
+}
+
+func (w *world) checkpoint(point source.Point, counts map[string][]uint64) relay.Checkpoint {
+	w.t.Helper()
+	return relay.Checkpoint{
+		Version: 1, Source: sourceName, Number: 1, Term: 1, Incarnation: 1, Kind: relay.KindPoll,
+		System: w.system(), Point: point, Published: counts,
+	}
 }
 
 func checkpointRecord(t testing.TB, cp relay.Checkpoint) *kgo.Record {
@@ -278,6 +283,27 @@ func (w *world) readOutbox() ([]*kgo.Record, source.Point) {
 	var records []*kgo.Record
 	var point source.Point
 	for len(records) < want {
+		b := must(src.Next(ctx))(w.t)
+		for _, e := range b.Events {
+			records = append(records, makeRecord(e))
+		}
+		point = b.After
+		b.Release()
+	}
+	return records, point
+}
+
+// readPages makes records of the first pages of a window, as a relay that
+// stops between two of them.
+func (w *world) readPages(n int) ([]*kgo.Record, source.Point) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), waitLong)
+	defer cancel()
+	src := must(source.NewPoll(ctx, source.PollConfig{DB: pg.Config{URL: w.url}, MaxBatchRows: 17}, ""))(w.t)
+	defer src.Close()
+	var records []*kgo.Record
+	var point source.Point
+	for range n {
 		b := must(src.Next(ctx))(w.t)
 		for _, e := range b.Events {
 			records = append(records, makeRecord(e))
