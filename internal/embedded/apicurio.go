@@ -167,3 +167,6 @@ func (a *Apicurio) launch(ctx context.Context, dir, java, jar string, c Apicurio
 	c.Log.Info("started apicurio", "version", c.Version, "url", a.url, "took", time.Since(began).Round(time.Millisecond))
 	return nil
 }
+
+// Pid is the process id of the server.
+func (a *Apicurio) Pid() int { return a.child.pid() }

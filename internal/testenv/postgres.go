@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -148,28 +148,8 @@ func startCluster(ctx context.Context, wantDurable bool) (string, error) {
 		os.RemoveAll(dir)
 		return "", err
 	}
-	return p.DatabaseURL("postgres"), buryWithUs(p, dir)
+	return p.DatabaseURL("postgres"), buryWithUs(p.Pid(), "INT", filepath.Join(p.ClusterDir(), "postmaster.pid"), dir)
 }
-
-// buryWithUs starts a shell that outlives this process only to clear up after it: when our end of its input closes,
-// by whatever end of ours, it stops the server and removes the directory. A test process has no last moment of its
-// own in which to do that.
-func buryWithUs(p *embedded.Postgres, dir string) error {
-	const script = `read -r _; kill -INT "$1" 2>/dev/null; n=0
-while [ -e "$2/postmaster.pid" ] && [ $n -lt 200 ]; do sleep 0.05; n=$((n+1)); done; rm -rf "$3"`
-	cmd := exec.Command("/bin/sh", "-c", script, "sh", strconv.Itoa(p.Pid()), p.ClusterDir(), dir)
-	detach(cmd)
-	input, err := cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
-	lifelines.Store(input, nil)
-	return cmd.Start()
-}
-
-// lifelines keeps the inputs of the shells above reachable: the collector
-// closes a file that nobody refers to, which would be read as our end.
-var lifelines sync.Map
 
 func (s *postgresServer) databaseURL(name string) string {
 	u := s.url
