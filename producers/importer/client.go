@@ -280,7 +280,7 @@ func (c *client) persist(ctx context.Context, patience time.Duration, attempt fu
 			return fmt.Errorf("reach the Orders API at %s: no success for %s: %w (start it, or point --api at it, and import again: nothing is placed twice)",
 				c.base, waited.Round(time.Millisecond), err)
 		}
-		c.log.Warn("wait for the orders api", "api", c.base, "wait", wait, "error", err)
+		c.log.Warn("wait for the orders api", "api", c.base, "wait", wait, "err", err)
 		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
