@@ -58,11 +58,11 @@ type written struct {
 	ID        uuid.UUID
 }
 
-func newBed(t testing.TB, parts int32) *bed {
+func newBed(t testing.TB, parts int32, opts ...testenv.PostgresOption) *bed {
 	t.Helper()
 	b := &bed{
 		t: t, ctx: context.Background(), parts: parts, brokers: testenv.Kafka(t),
-		url: testenv.Postgres(t, testenv.Template("consumers", prepare)),
+		url: testenv.Postgres(t, append(opts, testenv.Template("consumers", prepare))...),
 		n:   map[int32]uint64{}, version: map[string]int64{},
 	}
 	b.registry = must(schemas.NewRegistry(testenv.Registry(t)))(t)

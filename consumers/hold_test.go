@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -107,12 +108,32 @@ func TestManyPoisonEventsInOneBatchAreEachSetAside(t *testing.T) {
 	for i := range 60 {
 		poison = append(poison, order(i*3))
 	}
-	var calls atomic.Int64
+	var mu sync.Mutex
+	alone := map[string]int{} // events that came alone, by transaction
+	inner := poisoned(new(atomic.Int64), poison...)
+	watched := inner
+	watched.apply = func(ctx context.Context, tx pgx.Tx, batch []delivery) error {
+		var xid string
+		if err := tx.QueryRow(ctx, "SELECT pg_current_xact_id()::text").Scan(&xid); err != nil {
+			return err
+		}
+		mu.Lock()
+		if len(batch) == 1 {
+			alone[xid]++
+		}
+		mu.Unlock()
+		return inner.apply(ctx, tx, batch)
+	}
 	b.write(placedOrders(0, 200))
-	b.run(withHandlers(poisoned(&calls, poison...), OnBatch(record[*schemas.OrderCancelled])))
+	b.run(withHandlers(watched, OnBatch(record[*schemas.OrderCancelled])))
 	b.waitApplied(200)
 	if n := len(b.holds()); n != 60 {
 		t.Errorf("%d holds, want 60", n)
+	}
+	for xid, n := range alone {
+		if n > maxSavepoints {
+			t.Errorf("transaction %s has %d savepoints, want at most %d", xid, n, maxSavepoints)
+		}
 	}
 	bad := map[string]bool{}
 	for _, p := range poison {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	gosmtp "github.com/emersion/go-smtp"
 	"github.com/google/go-cmp/cmp"
@@ -278,7 +279,11 @@ func BenchmarkMails(b *testing.B) {
 			o.place(b, orders[:250]...)
 			orders = orders[250:]
 		}
-		testenv.Wait(b, patience, "every mail to be settled", func() bool { return o.tally(b).Open == 0 })
+		for tick := time.NewTicker(100 * time.Millisecond); ; <-tick.C {
+			if st.Count(b, o.pool, `SELECT count(*) FROM mails WHERE state IN ('waiting', 'queued')`) == 0 {
+				break
+			}
+		}
 	}
 	b.ReportMetric(2500*float64(b.N)/b.Elapsed().Seconds(), "mails/s")
 }
