@@ -344,11 +344,15 @@ func TestValidateNamesEveryProblem(t *testing.T) {
 			t.Errorf("%q is not in %v", want, err)
 		}
 	}
+	two := Config{API: good.API, Format: FormatOlist, Input: Sample()}
+	if err := two.Validate(); err == nil || !strings.Contains(err.Error(), "input:") {
+		t.Errorf("a stream of olist: %v", err)
+	}
 	if _, err := Run(t.Context(), bad, Deps{}); err == nil {
 		t.Error("Run took it")
 	}
 	for _, c := range []Config{
-		{API: good.API, Format: FormatOlist, Input: Sample()},
+		two,
 		{API: good.API, Format: FormatUCI, Path: "x", Input: Sample()},
 		{API: good.API, Format: FormatUCI, Path: "x", Rate: -1},
 		{API: good.API, Format: FormatUCI, Path: t.TempDir()},

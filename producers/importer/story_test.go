@@ -41,6 +41,30 @@ func TestStoriesOfOdditiesEndAsDecided(t *testing.T) {
 	})
 }
 
+func TestOlistOrdersComeByTimeEachBeforeItsCancellation(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for name, header := range olistHeaders {
+		writeTable(t, dir, name, header)
+	}
+	writeTable(t, dir, "olist_orders_dataset", olistHeaders["olist_orders_dataset"]+`
+a,c,canceled,2017-07-09 21:57:05,,,,
+b,c,created,2017-07-09 21:57:04,,,,
+d,c,canceled,2017-07-01 00:00:00,,,,`)
+	src, err := openOlist(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for it, err := src.next(); err == nil; it, err = src.next() {
+		got = append(got, fmt.Sprint(it.ref, it.kind == kindCancellation))
+	}
+	want := []string{"olist:dfalse", "olist:dtrue", "olist:bfalse", "olist:afalse", "olist:atrue"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 var olistHeaders = map[string]string{
 	"olist_orders_dataset":              "order_id,customer_id,order_status,order_purchase_timestamp,order_approved_at,order_delivered_carrier_date,order_delivered_customer_date,order_estimated_delivery_date",
 	"olist_order_items_dataset":         "order_id,order_item_id,product_id,seller_id,shipping_limit_date,price,freight_value",
