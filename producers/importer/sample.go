@@ -9,7 +9,6 @@ import (
 // The sample is cut from the UCI set by mksample; sample/ATTRIBUTION.md says
 // from where and under which licence.
 //
-//go:generate go run ./mksample -from 2011-07-12 -to 2011-08-31 -out sample/online_retail_sample.csv.gz
 //go:embed sample/online_retail_sample.csv.gz
 var sample []byte
 
