@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// carriageCodes are the stock codes of carriage: they become the order's freight.
+// carriage tells the stock codes of carriage: they become the order's freight.
 func carriage(code string) bool {
 	switch code {
 	case "POST", "DOT", "C2":
