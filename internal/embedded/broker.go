@@ -79,6 +79,7 @@ func StartBroker(_ context.Context, c BrokerConfig) (*Broker, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start broker in %q: %w", c.DataDir, err), b.claim.release())
 	}
+	boundFetches(cluster)
 	b.cluster, b.addrs = cluster, cluster.ListenAddrs()
 	if c.DataDir != "" {
 		debug.FreeOSMemory() // what reading the segments took
