@@ -241,7 +241,7 @@ func (a *asker) committed(g *group, rg *kmsg.OffsetFetchResponseGroup) error {
 			key := logKey{t.Topic, p.Partition}
 			err := kerr.ErrorForCode(p.ErrorCode)
 			switch {
-			case t.Topic == "" || gone(err): // a commit outlives its topic
+			case t.Topic == "": // a commit outlives its topic, of which newer brokers give only the id
 			case err != nil:
 				g.broken[key] = err
 				failed.add(key, err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"orderflow/internal/kafka"
@@ -32,6 +33,18 @@ type cluster struct {
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	return clusterAt(t, testenv.Kafka(t))
+}
+
+// threeBrokers spreads leaders and coordinators over several brokers, which the
+// test environment's one broker cannot.
+func threeBrokers(t *testing.T) *cluster {
+	t.Helper()
+	k, err := kfake.NewCluster(kfake.NumBrokers(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Close)
+	return clusterAt(t, k.ListenAddrs())
 }
 
 func clusterAt(t *testing.T, brokers []string) *cluster {

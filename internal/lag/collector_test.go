@@ -2,11 +2,14 @@ package lag_test
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"orderflow/internal/lag"
@@ -211,32 +214,83 @@ func TestTimestampsAreReadFromLargeBatches(t *testing.T) {
 // What the budget leaves out of one cycle comes first in the next.
 func TestTimestampReadsAreBoundedAndTakeTurns(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t)
-	c.topic("orders", 5)
-	for p := range int32(5) {
+	for name, start := range map[string]func(*testing.T) *cluster{"one broker": newCluster, "three brokers": threeBrokers} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := start(t)
+			c.topic("orders", 5)
+			for p := range int32(5) {
+				c.produce(records("orders", p, 0, 10)...)
+			}
+			l := c.collector(lag.Config{MaxLookups: 2})
+			sure := map[int32]bool{}
+			for round := range int64(3) {
+				for p := range int32(5) {
+					c.commit("seller", "orders", p, 1+round) // every offset is new, so memory is no help
+				}
+				known := 0
+				for _, p := range c.collect(l).Partitions {
+					if p.SecondsKnown {
+						known++
+						sure[p.Partition] = true
+					} else if p.Problem == "" {
+						t.Errorf("partition %d: no word on why the seconds are unknown", p.Partition)
+					}
+				}
+				if known != 2 {
+					t.Errorf("round %d: got %d timestamps, want 2", round, known)
+				}
+			}
+			if len(sure) != 5 {
+				t.Errorf("got timestamps of %d partitions in 3 rounds, want 5", len(sure))
+			}
+		})
+	}
+}
+
+func TestLagIsRightWhenLeadersAndCoordinatorsAreSpread(t *testing.T) {
+	t.Parallel()
+	c := threeBrokers(t)
+	c.topic("orders", 6)
+	groups := []string{"loyalty", "logistics", "notification", "seller", "tracker"}
+	var want strings.Builder
+	for p := range int32(6) {
 		c.produce(records("orders", p, 0, 10)...)
 	}
-	l := c.collector(lag.Config{MaxLookups: 2})
-	sure := map[int32]bool{}
-	for round := range int64(3) {
-		for p := range int32(5) {
-			c.commit("seller", "orders", p, 1+round) // every offset is new, so memory is no help
-		}
-		known := 0
-		for _, p := range c.collect(l).Partitions {
-			if p.SecondsKnown {
-				known++
-				sure[p.Partition] = true
-			} else if p.Problem == "" {
-				t.Errorf("partition %d: no word on why the seconds are unknown", p.Partition)
-			}
-		}
-		if known != 2 {
-			t.Errorf("round %d: got %d timestamps, want 2", round, known)
+	for _, group := range groups {
+		for p := range int32(6) {
+			c.commit(group, "orders", p, int64(p))
 		}
 	}
-	if len(sure) != 5 {
-		t.Errorf("got timestamps of %d partitions in 3 rounds, want 5", len(sure))
+	slices.Sort(groups)
+	for _, group := range groups {
+		for p := range 6 {
+			fmt.Fprintf(&want, "%s orders[%d] lag=%d end=%d next=%d\n", group, p, 10-p, 10-p, p)
+		}
+	}
+	if diff := cmp.Diff(want.String(), lines(c.collect(c.collector(lag.Config{})))); diff != "" {
+		t.Errorf("lag (-want +got):\n%s", diff)
+	}
+}
+
+// big makes records that are each larger than a partition's share of a
+// request, to be produced without compression.
+func big(topic string, partition int32, n int) []*kgo.Record {
+	all := records(topic, partition, 0, n)
+	for _, r := range all {
+		r.Value = []byte(strings.Repeat("x", 20<<10))
+	}
+	return all
+}
+
+// abortBig leaves three batches of two big records and a marker each behind.
+func (c *cluster) abortBig(topic string, partition int32) {
+	c.t.Helper()
+	cl := c.client(kgo.TransactionalID("relay"), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	for range 3 {
+		c.must(cl.BeginTransaction())
+		c.must(cl.ProduceSync(c.ctx(), big(topic, partition, 2)...).FirstErr())
+		c.must(cl.EndTransaction(c.ctx(), kgo.TryAbort))
 	}
 }
 
@@ -246,16 +300,7 @@ func TestALongAbortedStretchIsPassedOverInSeveralCycles(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	c.topic("orders", 1)
-	for range 3 {
-		big := records("orders", 0, 0, 2)
-		for _, r := range big {
-			r.Value = []byte(strings.Repeat("x", 20<<10))
-		}
-		cl := c.client(kgo.TransactionalID("relay"), kgo.ProducerBatchCompression(kgo.NoCompression()))
-		c.must(cl.BeginTransaction())
-		c.must(cl.ProduceSync(c.ctx(), big...).FirstErr())
-		c.must(cl.EndTransaction(c.ctx(), kgo.TryAbort))
-	}
+	c.abortBig("orders", 0)
 	c.commit("seller", "orders", 0, 0)
 	l := c.collector(lag.Config{MaxLookups: 1})
 	if s := c.collect(l); s.Partitions[0].SecondsKnown || s.Partitions[0].LagRecords != 9 {
@@ -263,6 +308,34 @@ func TestALongAbortedStretchIsPassedOverInSeveralCycles(t *testing.T) {
 	}
 	s := c.until(l, "the end of the stretch", func(s lag.Snapshot) bool { return s.Partitions[0].SecondsKnown })
 	if diff := cmp.Diff("seller orders[0] lag=0 end=9 seconds=0\n", lines(s)); diff != "" {
+		t.Errorf("lag (-want +got):\n%s", diff)
+	}
+}
+
+// A partition that needs many reads waits for those that need one.
+func TestALongAbortedStretchDoesNotHoldUpOtherPartitions(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.topic("orders", 2)
+	c.abortBig("orders", 0)
+	cl := c.client(kgo.ProducerBatchCompression(kgo.NoCompression()))
+	c.must(cl.ProduceSync(c.ctx(), big("orders", 1, 2)...).FirstErr())
+	c.commit("seller", "orders", 0, 0)
+	c.commit("seller", "orders", 1, 0)
+	s := c.collect(c.collector(lag.Config{MaxLookups: 2}))
+	if s.Partitions[0].SecondsKnown || !s.Partitions[1].SecondsKnown {
+		t.Errorf("got %s, want the seconds of partition 1 alone", lines(s))
+	}
+}
+
+func TestASubscriptionToAMissingTopicIsNoFailure(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.topic("orders", 1)
+	c.produce(records("orders", 0, 0, 3)...)
+	c.consume("seller", "orders", kgo.ConsumeTopics("orders", "missing"))
+	s := c.until(c.collector(lag.Config{}), "the member", func(s lag.Snapshot) bool { return len(s.Partitions) > 0 })
+	if diff := cmp.Diff("seller orders[0] lag=3 end=3 next=0\n", lines(s)); diff != "" {
 		t.Errorf("lag (-want +got):\n%s", diff)
 	}
 }
@@ -287,6 +360,48 @@ func TestProgressIsDatedWhenTheCommitMovesOrNothingIsLeft(t *testing.T) {
 	if s := c.collect(l); !s.Partitions[0].LastProgress.Equal(s.At) {
 		t.Errorf("read everything: got progress at %v, want %v", s.Partitions[0].LastProgress, s.At)
 	}
+}
+
+// Commits are read before the ends of the logs: in the other order a group that
+// keeps up would seem to be ahead of its log.
+func TestAGroupThatKeepsUpIsNeverAheadOfItsLog(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.topic("orders", 1)
+	c.commit("seller", "orders", 0, 0)
+	ctx, stop := context.WithCancel(c.ctx())
+	done := make(chan error, 1)
+	producer, committer := c.client(), kadm.NewClient(c.client())
+	go func() {
+		for end := int64(1); ctx.Err() == nil; end++ {
+			if err := producer.ProduceSync(c.ctx(), records("orders", 0, int(end), 1)...).FirstErr(); err != nil {
+				done <- err
+				return
+			}
+			var offsets kadm.Offsets
+			offsets.AddOffset("orders", 0, end, -1)
+			if err := committer.CommitAllOffsets(c.ctx(), "seller", offsets); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	l := c.collector(lag.Config{})
+	var last int64
+	for moved := 0; moved < 30; {
+		p := c.collect(l).Partitions[0]
+		if p.AheadRecords > 0 {
+			t.Errorf("committed %d, end %d: got ahead by %d", p.Committed, p.End, p.AheadRecords)
+			break
+		}
+		if p.Committed != last {
+			last = p.Committed
+			moved++
+		}
+	}
+	stop()
+	c.must(<-done)
 }
 
 func TestASnapshotBelongsToItsHolder(t *testing.T) {

@@ -1,8 +1,13 @@
 package lag_test
 
 import (
+	"context"
+	"log/slog"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -10,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"orderflow/internal/embedded"
+	"orderflow/internal/kafka"
 	"orderflow/internal/lag"
 	"orderflow/internal/testenv"
 )
@@ -28,6 +34,7 @@ func TestAFailureTakesAwayOnlyWhatItConcerns(t *testing.T) {
 		fault kfake.Fault
 		want  string
 		err   string
+		more  int // errors beside err
 		code  string
 	}{
 		"list groups": {
@@ -45,6 +52,13 @@ func TestAFailureTakesAwayOnlyWhatItConcerns(t *testing.T) {
 			fault: kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetFetch}, Group: "seller", Err: kerr.GroupAuthorizationFailed},
 			want:  tracker0 + tracker1,
 			err:   "fetch offsets of group seller: GROUP_AUTHORIZATION_FAILED",
+			code:  "api=OffsetFetch,cluster=test,code=GROUP_AUTHORIZATION_FAILED",
+		},
+		"a group's coordinator": {
+			fault: kfake.Fault{Keys: []kmsg.Key{kmsg.FindCoordinator}, Group: "seller", Err: kerr.GroupAuthorizationFailed},
+			want:  tracker0 + tracker1,
+			err:   "fetch offsets: GROUP_AUTHORIZATION_FAILED",
+			more:  1, // it cannot be described either
 			code:  "api=OffsetFetch,cluster=test,code=GROUP_AUTHORIZATION_FAILED",
 		},
 		"the topic": {
@@ -93,8 +107,8 @@ func TestAFailureTakesAwayOnlyWhatItConcerns(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.err) || s.Complete {
 				t.Errorf("got error %v, complete %v, want an incomplete cycle with %q", err, s.Complete, test.err)
 			}
-			if len(s.Errors) != 1 {
-				t.Errorf("got %d errors %v, want one", len(s.Errors), s.Errors)
+			if len(s.Errors) != 1+test.more {
+				t.Errorf("got %d errors %v, want %d", len(s.Errors), s.Errors, 1+test.more)
 			}
 			if diff := cmp.Diff(test.want, shortened(lines(s))); diff != "" {
 				t.Errorf("lag (-want +got):\n%s", diff)
@@ -116,6 +130,30 @@ func TestAFailureTakesAwayOnlyWhatItConcerns(t *testing.T) {
 	}
 }
 
+// A group that ends between two questions is gone; nothing has failed.
+func TestAGroupThatEndsDuringACycleIsGone(t *testing.T) {
+	t.Parallel()
+	for _, key := range []kmsg.Key{kmsg.DescribeGroups, kmsg.OffsetFetch} {
+		t.Run(key.Name(), func(t *testing.T) {
+			t.Parallel()
+			broker, err := embedded.StartBroker(t.Context(), embedded.BrokerConfig{Log: testenv.Logger(t)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = broker.Close() })
+			c := clusterAt(t, broker.Addrs())
+			c.topic("orders", 1)
+			c.commit("seller", "orders", 0, 0)
+			c.commit("tracker", "orders", 0, 0)
+			broker.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{key}, Group: "tracker", Err: kerr.GroupIDNotFound})
+			s := c.collect(c.collector(lag.Config{}))
+			if _, there := groupOf(s, "tracker"); there || len(s.Groups) != 1 {
+				t.Errorf("got groups %v, want seller alone", s.Groups)
+			}
+		})
+	}
+}
+
 // shortened cuts the explanations off the protocol's codes.
 func shortened(lines string) string {
 	var b strings.Builder
@@ -127,4 +165,68 @@ func shortened(lines string) string {
 		b.WriteString(line)
 	}
 	return b.String()
+}
+
+// What fails again and again is logged when it begins and when it ends; a
+// cycle that the program's end cut short has not failed.
+func TestAFailureIsLoggedWhenItBeginsAndEnds(t *testing.T) {
+	t.Parallel()
+	broker, err := embedded.StartBroker(t.Context(), embedded.BrokerConfig{Log: testenv.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = broker.Close() })
+	c := clusterAt(t, broker.Addrs())
+	c.topic("orders", 1)
+	c.commit("seller", "orders", 0, 0)
+	broken := broker.Cluster().Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.OffsetFetch}, Group: "seller", Err: kerr.GroupAuthorizationFailed, Count: -1,
+	})
+	var out logged
+	l := lag.New(lag.Config{Kafka: kafka.Config{Brokers: c.brokers}, Interval: 5 * time.Millisecond},
+		slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelInfo})), nil)
+	ctx, stop := context.WithCancel(c.ctx())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	cycles := func(n int, complete bool) {
+		var last time.Time
+		testenv.Wait(t, patience, "cycles", func() bool {
+			if s := l.Snapshot(); s.Complete == complete && s.At.After(last) {
+				last = s.At
+				n--
+			}
+			return n <= 0
+		})
+	}
+	cycles(3, false)
+	broken.Remove()
+	cycles(3, true)
+	stop()
+	c.must(<-done)
+	for range 10 {
+		c.must(l.Run(ctx)) // ended before it begins
+	}
+	want := "WARN read consumer lag\nINFO read consumer lag again\n"
+	if diff := cmp.Diff(want, out.brief()); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}
+
+// logged keeps what is logged.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder // protected by mu
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// brief renders the level and the message of every line.
+func (l *logged) brief() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return regexp.MustCompile(`(?m)^.*level=(\S+) msg="([^"]*)".*$`).ReplaceAllString(l.text.String(), "$1 $2")
 }

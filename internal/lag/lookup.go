@@ -41,21 +41,23 @@ func (a *asker) lookUp(ctx context.Context, todo []*lookup, budget int, note fun
 				}
 				break
 			}
-			var again []*lookup
+			var unanswered, unfinished []*lookup
 			for i, l := range batch {
 				l.tried = true
 				rp := parts[l.log()]
 				switch moved := rp != nil && l.step(rp, note); {
+				case moved && l.from < l.until:
+					unfinished = append(unfinished, l)
+					fallthrough
 				case moved:
 					budget--
-				case i == 0 && l.err == nil:
+				case l.err == nil && i > 0:
+					unanswered = append(unanswered, l)
+				case l.err == nil:
 					l.err = errNothingRead
 				}
-				if l.err == nil && l.from < l.until {
-					again = append(again, l)
-				}
 			}
-			queue = append(rest, again...)
+			queue = slices.Concat(rest, unanswered, unfinished)
 		}
 	}
 }

@@ -159,7 +159,9 @@ func TestABrokerThatIsAwayDropsTheSeries(t *testing.T) {
 	l, reg := c.measured(lag.Config{})
 	c.collect(l)
 	ours := []string{"orderflow_consumer_group", "orderflow_topic"}
-	before := pick(scrape(t, reg), ours...)
+	success := "orderflow_lag_collector_last_success_timestamp_seconds{cluster=test}"
+	there := scrape(t, reg)
+	before := pick(there, ours...)
 	if len(before) == 0 {
 		t.Fatal("got no series while the broker is there")
 	}
@@ -175,9 +177,8 @@ func TestABrokerThatIsAwayDropsTheSeries(t *testing.T) {
 	if up := away["orderflow_lag_collector_up{cluster=test}"]; up != 0 {
 		t.Errorf("broker away: got up %v, want 0", up)
 	}
-	success := "orderflow_lag_collector_last_success_timestamp_seconds{cluster=test}"
-	if away[success] == 0 {
-		t.Error("broker away: the last success is forgotten")
+	if away[success] != there[success] {
+		t.Errorf("broker away: got last success %v, want it to stay %v", away[success], there[success])
 	}
 
 	again, err := embedded.StartBroker(t.Context(), cfg)
