@@ -2,7 +2,6 @@ package verify
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -158,8 +157,6 @@ func (p *partition) take(r *kgo.Record) error {
 	return c.records.add(c.hash.id(id), &t)
 }
 
-var errNoHeader = errors.New("the record lacks the header")
-
 // identify reads a record's id and number.
 func identify(r *kgo.Record) (id uuid.UUID, pos kafka.Position, err error) {
 	var idText, position []byte
@@ -171,14 +168,8 @@ func identify(r *kgo.Record) (id uuid.UUID, pos kafka.Position, err error) {
 			position = h.Value
 		}
 	}
-	if idText == nil {
-		return id, pos, fmt.Errorf("%w %s", errNoHeader, kafka.HeaderID)
-	}
 	if id, err = uuid.ParseBytes(idText); err != nil {
 		return id, pos, fmt.Errorf("header %s is no event id: %w", kafka.HeaderID, err)
-	}
-	if position == nil {
-		return id, pos, fmt.Errorf("%w %s", errNoHeader, kafka.HeaderPosition)
 	}
 	if pos, err = kafka.ParsePosition(position); err != nil {
 		return id, pos, fmt.Errorf("header %s: %w", kafka.HeaderPosition, err)
