@@ -125,13 +125,12 @@ func TestOrdersAreTakenWhileKafkaAndRegistryAreDown(t *testing.T) {
 	p.registry.Close()
 	p.serveOrders()
 	p.place(0, 500)
-	p.start("relay") // has neither broker nor registry
+	p.start("relay") // finds neither broker nor registry, and waits
 	settle(time.Second)
 
 	p.broker.restart()
 	p.restartRegistry()
 	p.start("consume", "seller", "logistics", "loyalty")
-	p.start("relay") // the first one knows the registry's former address
 	p.applied(500, groups...)
 	p.published()
 	p.verify()

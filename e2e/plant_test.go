@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -298,12 +300,19 @@ func (p *plant) verify() {
 	}
 }
 
-// restartRegistry brings an empty registry: the relay registers what it finds
-// in the outbox.
+// restartRegistry brings an empty registry to the address of the former one:
+// the relay registers what it finds in the outbox.
 func (p *plant) restartRegistry() {
 	p.t.Helper()
-	var err error
-	if p.registry, err = embedded.StartRegistry(p.t.Context(), embedded.RegistryConfig{Log: testenv.Logger(p.t)}); err != nil {
+	u, err := url.Parse(p.registry.URL())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	port, err := strconv.Atoi(u.Port())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if p.registry, err = embedded.StartRegistry(p.t.Context(), embedded.RegistryConfig{Port: port, Log: testenv.Logger(p.t)}); err != nil {
 		p.t.Fatal(err)
 	}
 }
