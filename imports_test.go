@@ -80,7 +80,7 @@ func TestServiceJoinsByOneFolderAndOneLine(t *testing.T) {
 		switch {
 		case strings.HasPrefix(path, "consumers/"+service+"/"),
 			strings.HasPrefix(path, "helm/") && filepath.Base(path) == "values.yaml", // its entry there
-			strings.HasPrefix(path, "e2e/") && strings.HasSuffix(path, "_test.go"), // stories choose whom they start
+			strings.HasPrefix(path, "e2e/") && strings.HasSuffix(path, "_test.go"),   // stories choose whom they start
 			filepath.Ext(path) == ".md", path == "imports_test.go":
 			return
 		}
