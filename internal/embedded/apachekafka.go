@@ -187,6 +187,7 @@ func (k *ApacheKafka) properties() map[string]string {
 		"broker.session.timeout.ms":                "3000",
 		"broker.heartbeat.interval.ms":             "500",
 		"log.cleaner.dedupe.buffer.size":           "16777216",
+		"log.segment.delete.delay.ms":              "1000", // tests delete many topics
 		// A producer that begins a transaction while the markers of its last one are being written is asked to come
 		// again, and this is how long the broker lets it wait.
 		"add.partitions.to.txn.retry.backoff.ms": "1",

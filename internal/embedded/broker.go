@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -128,10 +129,10 @@ func newClusterID() string {
 type brokerLog struct{ log *slog.Logger }
 
 func (l brokerLog) Logf(level kfake.LogLevel, format string, args ...any) {
-	switch level {
-	case kfake.LogLevelError:
+	switch {
+	case level == kfake.LogLevelError:
 		l.log.Error("broker reports", "report", fmt.Sprintf(format, args...))
-	case kfake.LogLevelWarn:
+	case level == kfake.LogLevelWarn && !strings.HasPrefix(format, "txn: EndTxn slow"): // a few milliseconds
 		l.log.Warn("broker reports", "report", fmt.Sprintf(format, args...))
 	}
 }
