@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"slices"
 	"time"
 
@@ -35,50 +36,21 @@ type answer struct {
 type entry struct {
 	*prepared
 	answer  answer
-	taken   bool // the key was stored before: lookup has the answer
+	taken   bool // the key was stored before: resolve has the answer
 	problem *problem
-
-	leader *entry // an earlier entry of the batch with the same key, or nil
 }
 
 func (e *entry) placed() {
-	e.answer = answer{status: 201, orderID: e.id, version: 1, body: e.receipt}
+	e.answer = answer{status: http.StatusCreated, orderID: e.id, version: 1, body: e.receipt}
 }
 
-// fold sorts a batch by key and returns the first entry of each key. The order
-// is what keeps two batches with the same keys from a deadlock: both wait for
-// each other's keys in the same sequence.
-func fold(batch []*entry) []*entry {
+// sortByKey keeps two batches with the same keys from a deadlock: both wait for
+// each other's keys in the same sequence. A key that is twice in a batch stays
+// so: the first one claims it and the other finds it taken.
+func sortByKey(batch []*entry) {
 	slices.SortStableFunc(batch, func(a, b *entry) int {
 		return cmp.Or(cmp.Compare(a.client, b.client), cmp.Compare(a.key, b.key))
 	})
-	leaders := make([]*entry, 0, len(batch))
-	for _, e := range batch {
-		if n := len(leaders); n > 0 && leaders[n-1].keyOf == e.keyOf {
-			e.leader = leaders[n-1]
-			continue
-		}
-		leaders = append(leaders, e)
-	}
-	return leaders
-}
-
-// follow gives an entry the outcome of the one it was folded into.
-func (e *entry) follow() {
-	l := e.leader
-	switch {
-	case l.taken:
-		e.taken = true
-	case l.fingerprint == e.fingerprint:
-		e.answer, e.problem = l.answer, l.problem
-		e.answer.replayed = true
-	case l.problem == nil:
-		e.problem = problemOf(codeKeyReused, "")
-	default:
-		// The other request came to nothing, but had it not, this one would
-		// have been refused. Let the client decide anew.
-		e.problem = problemOf(codeInProgress, "")
-	}
 }
 
 // committer writes batches through one session. Single requests and bulk
@@ -101,17 +73,13 @@ func (c *committer) commit(ctx context.Context, batch []*entry) bool {
 	ctx, cancel := context.WithTimeout(ctx, c.patience)
 	defer cancel()
 	begun := time.Now()
-	c.settle(ctx, fold(batch), c.session.lockWait)
-	for _, e := range batch {
-		if e.leader != nil {
-			e.follow()
-		}
-	}
+	sortByKey(batch)
+	c.settle(ctx, batch, c.session.lockWait)
 	c.metrics.committed(c.door, len(batch), time.Since(begun))
 	return !c.lost
 }
 
-// settle writes entries with distinct sorted keys. If the database refuses the
+// settle writes entries sorted by key. If the database refuses the
 // data of one, or one key is held by another transaction, it halves the batch
 // until only that one is left without its order.
 func (c *committer) settle(ctx context.Context, batch []*entry, lockWait time.Duration) {

@@ -179,35 +179,35 @@ func TestOneBadRowDoesNotFailTheOthers(t *testing.T) {
 func TestConflictingBatchesDoNotDeadlock(t *testing.T) {
 	t.Parallel()
 	url := database(t)
-	const writers, rounds, keys = 4, 30, 40
-	var wg sync.WaitGroup
+	const writers, rounds, keys = 3, 20, copyFrom - 1
 	var benches []*workbench
-	for range writers {
+	var batches [writers][rounds][]*entry
+	for i := range writers {
 		w := workbenchOn(t, url)
-		w.session = newSession(w.db, 10*time.Second)
+		w.session = newSession(w.db, w.patience/3)
 		t.Cleanup(w.session.close)
 		benches = append(benches, w)
+		for round := range rounds {
+			batch := w.entries(fmt.Sprint(round), keys)
+			rand.Shuffle(len(batch), func(a, b int) { batch[a], batch[b] = batch[b], batch[a] })
+			batches[i][round] = batch
+		}
+	}
+	for round := range rounds {
+		var wg sync.WaitGroup
+		for i, w := range benches {
+			wg.Go(func() { w.write(batches[i][round]) })
+		}
+		wg.Wait()
 	}
 	for i, w := range benches {
-		wg.Go(func() {
-			r := rand.New(rand.NewPCG(uint64(i), 1))
-			for round := range rounds {
-				var batch []*entry
-				for k := range keys {
-					batch = append(batch, w.entry(fmt.Sprintf("%d-%d", round, k), 1))
-				}
-				r.Shuffle(len(batch), func(a, b int) { batch[a], batch[b] = batch[b], batch[a] })
-				w.write(batch)
-				for _, e := range batch {
-					if d := describe(e); d != "placed" && d != "replayed" {
-						t.Errorf("got %s", d)
-					}
+		for _, batch := range batches[i] {
+			for _, e := range batch {
+				if d := describe(e); d != "placed" && d != "replayed" {
+					t.Errorf("got %s", d)
 				}
 			}
-		})
-	}
-	wg.Wait()
-	for _, w := range benches {
+		}
 		if n := testutil.ToFloat64(w.metrics.retries); n != 0 {
 			t.Errorf("%v batches had to be retried", n)
 		}

@@ -137,7 +137,7 @@ func (s *Service) cancelledBefore(ctx context.Context, c *cancelRequest) (answer
 // event is appended, so that the order's events are in the order of their
 // commits.
 func (s *Service) cancelOnce(ctx context.Context, c *cancelRequest) (a answer, err error) {
-	err = pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+	err = pgx.BeginTxFunc(ctx, s.db, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', $1, true)`, millis(cancelLockWait)); err != nil {
 			return fmt.Errorf("cancel order %s: %w", c.id, err)
 		}

@@ -16,6 +16,9 @@ func TestRequestsThatAreNoOrdersAreRefusedAsProblems(t *testing.T) {
 	t.Parallel()
 	h := start(t, Config{})
 	k := []string{"Idempotency-Key", key(1)}
+	// Fits a body, but makes too large an event.
+	heavy := strings.Replace(firstLine, "WHITE HANGING HEART T-LIGHT HOLDER", strings.Repeat("🎁", 220), 1)
+	huge := edit(t, "{"+firstLine+"}", strings.TrimSuffix(strings.Repeat("{"+heavy+"},", 1040), ","))
 	with := func(header ...string) []string { return append(slices.Clone(k), header...) }
 	for _, tc := range []struct {
 		name, method, path, body string
@@ -31,6 +34,7 @@ func TestRequestsThatAreNoOrdersAreRefusedAsProblems(t *testing.T) {
 		{"compressed", "POST", "/v1/orders", sample, with("Content-Encoding", "gzip"), 415, codeUnsupportedMedia},
 		{"empty", "POST", "/v1/orders", "", k, 400, codeMalformedJSON},
 		{"too large", "POST", "/v1/orders", sample + strings.Repeat(" ", maxBody), k, 413, codeBodyTooLarge},
+		{"event too large", "POST", "/v1/orders", huge, k, 422, codeOrderTooLarge},
 		{"client id", "POST", "/v1/orders", sample, with("X-Client-Id", strings.Repeat("x", 65)), 400, codeInvalidParameter},
 		{"stream as JSON", "POST", "/v1/orders:ingest", sample, nil, 415, codeUnsupportedMedia},
 		{"stream in brotli", "POST", "/v1/orders:ingest", sample, []string{"Content-Type", "application/x-ndjson", "Content-Encoding", "br"}, 415, codeUnsupportedMedia},

@@ -93,6 +93,13 @@ func TestAnOrderReadsAsItWasPlaced(t *testing.T) {
 	if got.Version != 1 || got.Status != "PLACED" || len(got.Lines) != 5 || got.ShipTo["region"] != `Greater "London"` {
 		t.Errorf("got %+v", got)
 	}
+	if diff := cmp.Diff(map[string]any{
+		"line_no": 1.0, "sku": "85123A", "title": "WHITE HANGING HEART T-LIGHT HOLDER", "quantity": 6.0, "seller_id": "uci",
+		"unit_price": map[string]any{"amount": "2.55", "currency": "GBP"}, "freight": map[string]any{"amount": "4.50", "currency": "GBP"},
+		"weight_g": 300.0, "size_cm": map[string]any{"length": 20.0, "width": 15.0, "height": 10.0},
+	}, got.Lines[0]); diff != "" {
+		t.Errorf("first line (-want +got):\n%s", diff)
+	}
 	if g := got.Totals["grand"].Amount; g != "102.82" {
 		t.Errorf("grand total: got %s, want 102.82", g)
 	}

@@ -72,7 +72,8 @@ func (s *session) prepare(ctx context.Context, conn *pgxpool.Conn) error {
 		return err
 	}
 	for _, plain := range [...][2]string{
-		{stmtBegin, `BEGIN`},
+		// A claim must see what others committed while it waited for them.
+		{stmtBegin, `BEGIN ISOLATION LEVEL READ COMMITTED`},
 		{stmtCommit, `COMMIT`},
 		{stmtLockWait, `SELECT set_config('lock_timeout', $1, true)`},
 	} {
@@ -115,8 +116,7 @@ func (s *session) close() {
 
 // write puts the orders of a batch and their events into the database in one
 // transaction, except those whose key is stored already. It returns which were
-// written. The batch must be sorted by key and hold each key once. After an
-// error nothing was written, unless pg.Ambiguous says that this is unknown.
+// written. The batch must be sorted by key. After an error nothing was written, unless pg.Ambiguous says that this is unknown.
 func (s *session) write(ctx context.Context, batch []*entry, lockWait time.Duration) (won []*entry, err error) {
 	if err := s.open(ctx); err != nil {
 		return nil, err

@@ -17,8 +17,9 @@ type table struct {
 }
 
 // insertKeys claims the keys of a batch. It returns the ids of the orders
-// whose key was new. DO NOTHING waits for another transaction that holds the
-// same key, which is why a batch is sorted by key.
+// whose key was new, and never the key, which another row of the batch may
+// have too. DO NOTHING waits for another transaction that holds the same key,
+// which is why a batch is sorted by key.
 const insertKeys = `
 INSERT INTO orders.idempotency_keys (client_id, key, fingerprint, order_id, response, created_at)
 SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[], $5::bytea[], $6::timestamptz[])
