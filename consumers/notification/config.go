@@ -13,7 +13,7 @@ import (
 
 const (
 	defaultFrom        = "Orderflow <orders@orderflow.invalid>"
-	defaultConnections = 8
+	defaultConnections = 16
 	defaultSendTimeout = 8 * time.Second
 	maxConnections     = 100
 	maxSendTimeout     = 5 * time.Minute
@@ -39,7 +39,7 @@ type Config struct {
 	// the default), mandatory or none.
 	TLS string
 	// Connections is how many connections to the server are kept open, and how
-	// many mails are sent at once. Default 8.
+	// many mails are sent at once. They open as they are needed. Default 16.
 	Connections int
 	// SendTimeout bounds one mail's dialogue with the server. A mail that was
 	// in the dialogue when the process died is sent again this much and a few

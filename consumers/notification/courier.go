@@ -50,7 +50,7 @@ func (c *courier) Work(ctx context.Context, job *river.Job[mailJob]) error {
 		}
 	}
 	// Crash point mail-sent: the job runs again and sends the same mail again.
-	return c.settler.settle(ctx, job, &l, o)
+	return c.settler.settle(ctx, &l, o)
 }
 
 // outcome is how a mail ended.

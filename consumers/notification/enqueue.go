@@ -21,8 +21,9 @@ const (
 	// giveUpAt is the attempt whose temporary failure becomes a final one,
 	// about eight days after the first: River waits n^4 seconds after attempt n.
 	giveUpAt = 20
-	// insertNotifyCooldown is how often at most workers are woken.
-	insertNotifyCooldown = 20 * time.Millisecond
+	// wakeCooldown is how often at most workers are woken. A job that falls in
+	// between waits for the next poll, so it is as short as River allows.
+	wakeCooldown = time.Millisecond
 )
 
 // mailJob is a job: send that mail. It holds no content, and nothing about

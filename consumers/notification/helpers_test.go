@@ -149,3 +149,8 @@ func twoLines(order string) *schemas.OrderPlaced {
 }
 
 func orderName8(n int) string { return fmt.Sprintf("order-%08d", n) }
+
+func sorted(s []string) []string {
+	slices.Sort(s)
+	return s
+}

@@ -3,11 +3,12 @@
 //
 // A handler never sends. It writes the mail down and makes a job for it, in
 // the transaction of its effects, and only if the idempotency key is new. A
-// worker sends the mail and then, in one transaction, settles it, completes
-// the job and appends NotificationSent. Between the server's answer and that
-// transaction lies the one crash point that nobody can close: the mail is
-// then sent again, with the same Message-ID and the same content, by which
-// servers and readers tell that it is the same. The events come once.
+// worker sends the mail and then, in one transaction, settles it and appends
+// NotificationSent; a job that runs again after that finds its mail settled.
+// Between the server's answer and that transaction lies the one crash point
+// that nobody can close: the mail is then sent again, with the same Message-ID
+// and the same content, by which servers and readers tell that it is the same.
+// The event comes once.
 //
 // The mails of one order leave one after the other: a cancellation waits
 // until the mail about the order is settled, so nobody reads of the end
@@ -66,7 +67,7 @@ func newService(c Config) *service {
 		cfg: c.withDefaults(),
 		inserter: sync.OnceValues(func() (*river.Client[pgx.Tx], error) {
 			return river.NewClient(riverpgxv5.New(nil), &river.Config{
-				FetchCooldown: insertNotifyCooldown,
+				FetchCooldown: wakeCooldown,
 				Logger:        slog.New(slog.DiscardHandler),
 			})
 		}),

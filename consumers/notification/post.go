@@ -89,36 +89,49 @@ type line struct {
 	worn   bool // it has sent a mail before
 }
 
+// dial connects and logs in. The library heeds ctx only until the connection
+// stands, so the end of ctx closes it.
 func (p *post) dial(ctx context.Context) (*line, error) {
+	l := &line{}
+	stop := func() bool { return true }
+	client, err := p.newClient(func(dctx context.Context, network, address string) (net.Conn, error) {
+		var d net.Dialer
+		conn, err := d.DialContext(dctx, network, address)
+		if err == nil {
+			l.conn = conn
+			stop = context.AfterFunc(ctx, func() { conn.Close() })
+		}
+		return conn, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.client = client
+	l.smtp, err = client.DialToSMTPClientWithContext(ctx)
+	if !stop() {
+		return nil, ctx.Err()
+	}
+	if err != nil && l.conn != nil {
+		l.conn.Close()
+	}
+	return l, err
+}
+
+func (p *post) newClient(dial mail.DialContextFunc) (*mail.Client, error) {
 	host, port, err := p.cfg.server()
 	if err != nil {
 		return nil, err
 	}
-	l := &line{}
 	opts := []mail.Option{
 		mail.WithPort(port), mail.WithTimeout(p.cfg.SendTimeout), mail.WithTLSPolicy(tlsPolicy(p.cfg.TLS)),
 		mail.WithoutNoop(), mail.WithoutRset(), // DATA ends the dialogue of a mail; a dead connection shows at MAIL
-		mail.WithDialContextFunc(func(ctx context.Context, network, address string) (net.Conn, error) {
-			var d net.Dialer
-			conn, err := d.DialContext(ctx, network, address)
-			l.conn = conn
-			return conn, err
-		}),
+		mail.WithDialContextFunc(dial),
 	}
 	if p.cfg.Username != "" {
 		opts = append(opts, mail.WithSMTPAuth(mail.SMTPAuthAutoDiscover),
 			mail.WithUsername(p.cfg.Username), mail.WithPassword(p.cfg.Password))
 	}
-	if l.client, err = mail.NewClient(host, opts...); err != nil {
-		return nil, err
-	}
-	if l.smtp, err = l.client.DialToSMTPClientWithContext(ctx); err != nil {
-		if l.conn != nil {
-			l.conn.Close()
-		}
-		return nil, err
-	}
-	return l, nil
+	return mail.NewClient(host, opts...)
 }
 
 func tlsPolicy(name string) mail.TLSPolicy {

@@ -9,8 +9,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/riverqueue/river"
-	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
 	"orderflow/internal/pg"
 	"orderflow/outbox-relay/outbox"
@@ -35,17 +33,15 @@ type settler struct {
 
 // settlement is one mail that waits to be settled.
 type settlement struct {
-	ctx     context.Context // the job's, in which River finds its client
-	job     *river.Job[mailJob]
 	letter  *letter
 	outcome outcome
 	done    chan error // buffered, one answer
 }
 
 // settle returns when the outcome is committed, together with the event that
-// tells of it and the end of the job.
-func (s *settler) settle(ctx context.Context, job *river.Job[mailJob], l *letter, o outcome) error {
-	one := &settlement{ctx, job, l, o, make(chan error, 1)}
+// tells of it.
+func (s *settler) settle(ctx context.Context, l *letter, o outcome) error {
+	one := &settlement{l, o, make(chan error, 1)}
 	select {
 	case s.in <- one:
 		return <-one.done // within settleTimeout
@@ -108,7 +104,7 @@ func (s *settler) insist(ctx context.Context, batch []*settlement) error {
 
 func (s *settler) count(batch []*settlement, settled map[mailJob]bool) {
 	for _, b := range batch {
-		if settled[b.job.Args] {
+		if settled[b.letter.mailJob] {
 			s.metrics.intents.WithLabelValues(b.outcome.state).Inc()
 		}
 	}
@@ -133,7 +129,9 @@ WHERE m.order_id = n.order_id AND m.number = n.number
 RETURNING m.order_id, m.number`
 
 // transact returns which mails it settled. One that is settled already, by a
-// worker that was thought dead, gets no second event.
+// worker that was thought dead, gets no second event. The jobs are no part of
+// it: a job that runs again finds its mail settled and ends, so the queue may
+// complete jobs in its own time, many at once.
 func (s *settler) transact(ctx context.Context, batch []*settlement) (settled map[mailJob]bool, err error) {
 	err = pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
 		var next []mailJob
@@ -142,17 +140,14 @@ func (s *settler) transact(ctx context.Context, batch []*settlement) (settled ma
 		}
 		var told []schemas.Event
 		for _, b := range batch {
-			if settled[b.job.Args] {
+			if settled[b.letter.mailJob] {
 				told = append(told, b.event())
 			}
 		}
 		if err := outbox.Append(ctx, tx, told...); err != nil {
 			return err
 		}
-		if err := s.jobs(ctx, tx, next); err != nil {
-			return err
-		}
-		return completeJobs(ctx, tx, batch)
+		return s.jobs(ctx, tx, next)
 	})
 	return settled, err
 }
@@ -163,7 +158,7 @@ func move(ctx context.Context, tx pgx.Tx, batch []*settlement) (settled map[mail
 	var orders, states []string
 	var numbers []int64
 	for _, b := range batch {
-		orders, numbers = append(orders, b.job.Args.Order), append(numbers, b.job.Args.Number)
+		orders, numbers = append(orders, b.letter.Order), append(numbers, b.letter.Number)
 		states = append(states, b.outcome.state)
 	}
 	settled = map[mailJob]bool{}
@@ -181,23 +176,6 @@ func move(ctx context.Context, tx pgx.Tx, batch []*settlement) (settled map[mail
 		return err
 	})
 	return settled, next, tx.SendBatch(ctx, statements).Close()
-}
-
-// completeJobs ends the jobs. One that was taken from us as stuck, and may run
-// elsewhere, is left to whoever has it: they find the mail settled.
-func completeJobs(ctx context.Context, tx pgx.Tx, batch []*settlement) error {
-	for _, b := range batch {
-		jctx := context.WithoutCancel(b.ctx) // the job's own end must not cut the transaction of others
-		if deadline, ok := ctx.Deadline(); ok {
-			var cancel context.CancelFunc
-			jctx, cancel = context.WithDeadline(jctx, deadline)
-			defer cancel()
-		}
-		if _, err := river.JobCompleteTx[*riverpgxv5.Driver](jctx, tx, b.job); err != nil {
-			return fmt.Errorf("complete job %d: %w", b.job.ID, err)
-		}
-	}
-	return nil
 }
 
 // event is what tells of the outcome. The mail's number is its version: an
