@@ -12,7 +12,8 @@ import (
 // benchCommand measures parts of the platform beside what they are compared
 // with.
 type benchCommand struct {
-	Relay benchRelayCommand `cmd:"" help:"Drain a backlog, beside binary COPY of the same rows."`
+	Ingest benchIngestCommand `cmd:"" help:"Take orders, beside pgbench that writes the same rows."`
+	Relay  benchRelayCommand  `cmd:"" help:"Drain a backlog, beside binary COPY of the same rows."`
 }
 
 type benchFlags struct {
@@ -48,4 +49,21 @@ func (c *benchRelayCommand) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	return c.print(bench.Relay(ctx, bench.RelayOptions{Options: o, Events: c.Events, SmallEvents: c.SmallEvents}))
+}
+
+type benchIngestCommand struct {
+	benchFlags
+	Seconds     int `help:"How long single orders are sent, and pgbench runs." default:"10"`
+	BulkOrders  int `help:"Orders of one bulk stream." default:"200000"`
+	Connections int `help:"Connections that send single orders." default:"64"`
+}
+
+func (c *benchIngestCommand) Run(ctx context.Context, log *slog.Logger) error {
+	o, err := c.options(log)
+	if err != nil {
+		return err
+	}
+	return c.print(bench.Ingest(ctx, bench.IngestOptions{
+		Options: o, Seconds: c.Seconds, BulkOrders: c.BulkOrders, Connections: c.Connections,
+	}))
 }
