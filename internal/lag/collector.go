@@ -161,7 +161,7 @@ func (c *Collector) cluster(r *reading) string {
 
 // date fills in everything that has to do with time.
 func (c *Collector) date(ctx context.Context, a *asker, r *reading, parts []Partition) {
-	todo := c.memory.settle(r, parts)
+	todo := c.memory.settle(r, parts, c.cfg.MaxLookups)
 	a.lookUp(ctx, todo, c.cfg.MaxLookups, c.memory.note)
 	failed := failures{}
 	for _, l := range todo {

@@ -2,6 +2,7 @@ package lag_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"regexp"
 	"strings"
@@ -125,6 +126,46 @@ func TestAFailureTakesAwayOnlyWhatItConcerns(t *testing.T) {
 			whole := lines(c.collect(l))
 			if diff := cmp.Diff(seller0+seller1+tracker0+tracker1, whole); diff != "" {
 				t.Errorf("lag afterwards (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Where the commits of a group with members cannot be read, it must not seem to
+// have none and so to be behind by the whole log.
+func TestUnreadCommitsAreNotTakenForNone(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]func(*kfake.Cluster){
+		"refused": func(k *kfake.Cluster) {
+			k.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetFetch}, Group: "seller", Err: kerr.GroupAuthorizationFailed, Count: -1})
+		},
+		"cut off": func(k *kfake.Cluster) {
+			k.ControlKey(int16(kmsg.OffsetFetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+				k.KeepControl()
+				return nil, errors.New("cut"), true
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			broker, err := embedded.StartBroker(t.Context(), embedded.BrokerConfig{Log: testenv.Logger(t)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = broker.Close() })
+			c := clusterAt(t, broker.Addrs())
+			c.topic("orders", 1)
+			c.produce(records("orders", 0, 0, 3)...)
+			c.consume("seller", "orders")
+			fail(broker.Cluster())
+			s, err := c.collector(lag.Config{}).Collect(c.ctx())
+			if err == nil || len(s.Groups) != 1 || len(s.Partitions) != 0 {
+				t.Errorf("got groups %v, %s, error %v, want the group without figures", s.Groups, lines(s), err)
+			}
+			for _, total := range s.Totals() {
+				if total.RecordsKnown || total.SecondsKnown {
+					t.Errorf("got %+v, want unknown", total)
+				}
 			}
 		})
 	}

@@ -28,7 +28,7 @@ const (
 // finding too. A spot that the budget left out has neither finding nor error.
 func (a *asker) lookUp(ctx context.Context, todo []*lookup, budget int, note func(*lookup, finding)) {
 	byLeader := map[int32][]*lookup{}
-	for _, l := range todo[:min(len(todo), budget)] {
+	for _, l := range todo {
 		byLeader[l.leader] = append(byLeader[l.leader], l)
 	}
 	for leader, queue := range byLeader {
@@ -36,30 +36,44 @@ func (a *asker) lookUp(ctx context.Context, todo []*lookup, budget int, note fun
 			batch, rest := distinct(queue, min(maxPartitionsPerFetch, budget))
 			parts, err := a.fetch(ctx, leader, batch)
 			if err != nil {
-				for _, l := range queue {
-					l.err = err
-				}
+				giveUp(queue, err)
 				break
 			}
-			var unanswered, unfinished []*lookup
-			for i, l := range batch {
-				l.tried = true
-				rp := parts[l.log()]
-				switch moved := rp != nil && l.step(rp, note); {
-				case moved && l.from < l.until:
-					unfinished = append(unfinished, l)
-					fallthrough
-				case moved:
-					budget--
-				case l.err == nil && i > 0:
-					unanswered = append(unanswered, l)
-				case l.err == nil:
-					l.err = errNothingRead
-				}
-			}
-			queue = slices.Concat(rest, unanswered, unfinished)
+			reads, again := take(batch, parts, note)
+			budget -= reads
+			queue = append(rest, again...)
 		}
 	}
+}
+
+func giveUp(queue []*lookup, err error) {
+	for _, l := range queue {
+		l.err = err
+	}
+}
+
+// take hands out what one request returned. It says how many partitions were
+// read and which look-ups go on: those without an answer first, since they
+// may need a request to themselves, and those that need many reads last.
+func take(batch []*lookup, parts map[logKey]*kmsg.FetchResponseTopicPartition, note func(*lookup, finding)) (reads int, again []*lookup) {
+	var unfinished []*lookup
+	for i, l := range batch {
+		l.tried = true
+		rp := parts[l.log()]
+		switch read := rp != nil && l.step(rp, note); {
+		case read:
+			reads++
+			if l.from < l.until {
+				unfinished = append(unfinished, l)
+			}
+		case l.err != nil:
+		case i == 0:
+			l.err = errNothingRead
+		default:
+			again = append(again, l)
+		}
+	}
+	return reads, append(again, unfinished...)
 }
 
 // errNothingRead is for a partition that was asked for first and still came

@@ -68,8 +68,9 @@ func (m *memory) begin() { m.cycle++ }
 
 // settle fills in the lag in seconds as far as the memory goes, and corrects
 // the lag in records where nothing readable is left. It returns the spots that
-// have to be looked at, those that have waited longest first.
-func (m *memory) settle(r *reading, parts []Partition) []*lookup {
+// have to be looked at, those that have waited longest first and no more than
+// limit.
+func (m *memory) settle(r *reading, parts []Partition, limit int) []*lookup {
 	open := map[spot]*lookup{}
 	for i := range parts {
 		p := &parts[i]
@@ -96,7 +97,7 @@ func (m *memory) settle(r *reading, parts []Partition) []*lookup {
 		return cmp.Or(cmp.Compare(a.waiting(), b.waiting()), compareLogs(a.log(), b.log()),
 			cmp.Compare(a.spot.offset, b.spot.offset))
 	})
-	return todo
+	return todo[:min(len(todo), limit)]
 }
 
 // age sets the lag in seconds and says whether that is settled: known, or not
@@ -142,13 +143,12 @@ func (m *memory) answer(r *reading, parts []Partition, todo []*lookup) {
 	for i := range parts {
 		p := &parts[i]
 		at := r.spotOf(p)
-		err, waited := failed[at]
-		switch {
-		case !waited || p.SecondsKnown || m.age(p, at, r.at):
-		case err != nil:
+		if p.SecondsKnown || m.age(p, at, r.at) {
+			continue
+		}
+		p.Problem = "the next record's timestamp has not been read yet"
+		if err := failed[at]; err != nil {
 			p.Problem = "read timestamp: " + err.Error()
-		default:
-			p.Problem = "the next record's timestamp has not been read yet"
 		}
 	}
 }

@@ -59,12 +59,13 @@ type Log struct {
 // Total is a group's lag over all its partitions.
 type Total struct {
 	Group string
-	// Records is the sum of the partitions' lags; RecordsKnown is false when
-	// one of them is unknown or the group has no partition yet.
+	// Records is the sum of the partitions' lags. RecordsKnown is false when
+	// one of them is unknown, and Records then the sum of the others, or when
+	// the group has no partition.
 	Records      int64
 	RecordsKnown bool
-	// Seconds is the lag of the partition that is furthest behind;
-	// SecondsKnown is false when one of them is unknown.
+	// Seconds is the lag of the partition that is furthest behind, and
+	// SecondsKnown as RecordsKnown.
 	Seconds      float64
 	SecondsKnown bool
 }
