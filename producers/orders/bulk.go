@@ -111,7 +111,7 @@ func (st *stream) prepare(l line) (*prepared, error) {
 	if l.tooLong {
 		return nil, problemOf(codeBodyTooLarge, "A line may be up to 256 KiB.")
 	}
-	var in ingestLine
+	in := ingestLine{Order: Order{Lines: room(l.text)}}
 	if err := decode(l.text, &in); err != nil {
 		return nil, err
 	}

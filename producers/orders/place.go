@@ -41,7 +41,7 @@ func (s *Service) placeOrder(w http.ResponseWriter, r *http.Request) (answer, er
 	if err != nil {
 		return answer{}, err
 	}
-	var o Order
+	o := Order{Lines: room(body)}
 	if err := decode(body, &o); err != nil {
 		return answer{}, err
 	}
