@@ -12,8 +12,9 @@ import (
 // benchCommand measures parts of the platform beside what they are compared
 // with.
 type benchCommand struct {
-	Ingest benchIngestCommand `cmd:"" help:"Take orders, beside pgbench that writes the same rows."`
-	Relay  benchRelayCommand  `cmd:"" help:"Drain a backlog, beside binary COPY of the same rows."`
+	Ingest    benchIngestCommand    `cmd:"" help:"Take orders, beside pgbench that writes the same rows."`
+	Relay     benchRelayCommand     `cmd:"" help:"Drain a backlog, beside binary COPY of the same rows."`
+	Consumers benchConsumersCommand `cmd:"" help:"Apply events, beside bare inserts of the same rows."`
 }
 
 type benchFlags struct {
@@ -66,4 +67,17 @@ func (c *benchIngestCommand) Run(ctx context.Context, log *slog.Logger) error {
 	return c.print(bench.Ingest(ctx, bench.IngestOptions{
 		Options: o, Seconds: c.Seconds, BulkOrders: c.BulkOrders, Connections: c.Connections,
 	}))
+}
+
+type benchConsumersCommand struct {
+	benchFlags
+	Events int `help:"Events to apply in each round." default:"500000"`
+}
+
+func (c *benchConsumersCommand) Run(ctx context.Context, log *slog.Logger) error {
+	o, err := c.options(log)
+	if err != nil {
+		return err
+	}
+	return c.print(bench.Consumers(ctx, bench.ConsumersOptions{Options: o, Events: c.Events}))
 }
