@@ -2,7 +2,6 @@ package testenv
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -20,16 +19,8 @@ type PostgresServer struct {
 // time.
 func PostgresProcess(t testing.TB) *PostgresServer {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "orderflow-test-server-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o711); err != nil { // t.TempDir keeps out the user that runs Postgres for root
-		t.Fatal(err)
-	}
 	s := &PostgresServer{t: t, config: embedded.PostgresConfig{
-		BinDir: PostgresBinaries(t), DataDir: filepath.Join(dir, "postgres"), Log: Logger(t),
+		BinDir: PostgresBinaries(t), DataDir: filepath.Join(Dir(t), "postgres"), Log: Logger(t),
 	}}
 	s.Start()
 	t.Cleanup(s.Stop)
