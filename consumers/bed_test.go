@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -152,7 +151,7 @@ func withDB(pool *pgxpool.Pool) memberOption { return func(_ *Consumer, d *Deps)
 
 // sessionTimeout is as short as the broker allows.
 func sessionTimeout() time.Duration {
-	if os.Getenv("ORDERFLOW_TEST_KAFKA") != "" {
+	if testenv.RealKafka() {
 		return 6 * time.Second
 	}
 	return time.Second
