@@ -79,9 +79,9 @@ func (c *committer) commit(ctx context.Context, batch []*entry) bool {
 	return !c.lost
 }
 
-// settle writes entries sorted by key. If the database refuses the
-// data of one, or one key is held by another transaction, it halves the batch
-// until only that one is left without its order.
+// settle writes entries sorted by key. If the database refuses the data of
+// one, or one key is held by another transaction, it halves the batch until
+// only that one is left without its order.
 func (c *committer) settle(ctx context.Context, batch []*entry, lockWait time.Duration) {
 	won, err := c.attempt(ctx, batch, lockWait)
 	held := pg.Code(err) == lockNotAvailable
@@ -96,16 +96,15 @@ func (c *committer) settle(ctx context.Context, batch []*entry, lockWait time.Du
 		}
 	case len(batch) > 1 && (held || badData(err)):
 		c.metrics.split(held)
-		if !held {
-			c.log.Error("split a batch, validation let bad data pass", "orders", len(batch), "err", err)
-		}
 		half := len(batch) / 2
 		c.settle(ctx, batch[:half], splitLockWait)
 		c.settle(ctx, batch[half:], splitLockWait)
 	case held:
 		batch[0].problem = problemOf(codeInProgress, "")
 	case badData(err):
-		batch[0].problem = problemOf(codeNotStorable, "").because(err)
+		// A hole in our validation; the client cannot help it.
+		c.log.Error("refuse an order that the database does not take", "order_id", batch[0].id, "err", err)
+		batch[0].problem = problemOf(codeNotStorable, "")
 	default:
 		c.lost = true
 		c.log.Error("give up a batch of orders", "orders", len(batch), "err", err)
@@ -140,6 +139,7 @@ func (c *committer) attempt(ctx context.Context, batch []*entry, lockWait time.D
 		if err == nil || pg.Code(err) == lockNotAvailable || !pg.Retryable(err) && !pg.Ambiguous(err) {
 			return won, err
 		}
+		c.session.discard(ctx)
 		c.log.Warn("retry a batch of orders", "orders", len(batch), "err", err)
 		c.metrics.retries.Inc()
 		select {

@@ -2,7 +2,6 @@ package orders
 
 import (
 	"bytes"
-	"errors"
 	"time"
 )
 
@@ -94,11 +93,7 @@ func (st *stream) hand(b *bulk) *bulk {
 func (st *stream) add(b *bulk, l line) {
 	p, err := st.prepare(l)
 	if err != nil {
-		var wrong *problem
-		if !errors.As(err, &wrong) {
-			wrong = problemOf(codeInternal, "").because(err)
-		}
-		b.slots = append(b.slots, slot{line: l.no, problem: wrong})
+		b.slots = append(b.slots, slot{line: l.no, problem: asProblem(err)})
 		return
 	}
 	e := &entry{prepared: p}

@@ -101,10 +101,7 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // refuse answers with the problem that err is.
 func (s *Service) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	var p *problem
-	if !errors.As(err, &p) {
-		p = problemOf(codeInternal, "").because(err)
-	}
+	p := asProblem(err)
 	if p.Status >= http.StatusInternalServerError && p.cause != nil && r.Context().Err() == nil {
 		s.log.Error("answer with a server error", "method", r.Method, "path", r.URL.Path,
 			"trace_id", traceID(r), "err", p.cause)

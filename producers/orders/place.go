@@ -14,10 +14,7 @@ import (
 func (s *Service) place(w http.ResponseWriter, r *http.Request) error {
 	a, err := s.placeOrder(w, r)
 	if err != nil {
-		p, isProblem := err.(*problem)
-		if !isProblem {
-			p = problemOf(codeInternal, "").because(err)
-		}
+		p := asProblem(err)
 		s.metrics.settled(doorSingle, answer{}, p)
 		return p
 	}

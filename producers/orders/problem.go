@@ -1,6 +1,7 @@
 package orders
 
 import (
+	"errors"
 	"net/http"
 
 	"github.com/go-json-experiment/json"
@@ -123,6 +124,15 @@ func invalidOrder(f faults) *problem {
 	p := problemOf(codeInvalidOrder, f[0].Pointer+" "+f[0].Detail)
 	p.Errors = f
 	return p
+}
+
+// asProblem is the problem that err is, or else an internal error.
+func asProblem(err error) *problem {
+	var p *problem
+	if errors.As(err, &p) {
+		return p
+	}
+	return problemOf(codeInternal, "").because(err)
 }
 
 // because keeps the error that led to the problem for the log.

@@ -38,7 +38,7 @@ type session struct {
 	// holds.
 	lockWait time.Duration
 
-	conn   *pgxpool.Conn // nil until opened and after drop
+	conn   *pgxpool.Conn // nil until opened and after close
 	keys   *rows
 	arrays [len(placedTables)]*rows
 	copies [len(placedTables)]*rows
@@ -114,9 +114,19 @@ func (s *session) close() {
 	}
 }
 
+// discard closes the connection for good, so that the next one may lead to
+// another server.
+func (s *session) discard(ctx context.Context) {
+	if s.conn != nil {
+		_ = s.conn.Conn().Close(ctx)
+		s.close()
+	}
+}
+
 // write puts the orders of a batch and their events into the database in one
 // transaction, except those whose key is stored already. It returns which were
-// written. The batch must be sorted by key. After an error nothing was written, unless pg.Ambiguous says that this is unknown.
+// written. The batch must be sorted by key. After an error nothing was written,
+// unless pg.Ambiguous says that this is unknown.
 func (s *session) write(ctx context.Context, batch []*entry, lockWait time.Duration) (won []*entry, err error) {
 	if err := s.open(ctx); err != nil {
 		return nil, err
