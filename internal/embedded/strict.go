@@ -112,8 +112,10 @@ func readSchema(body []byte) (sr.Schema, *refusal) {
 		return schema, &refusal{http.StatusUnprocessableEntity, codeInvalidSchema, "read schema: " + err.Error()}
 	}
 	if schema.Type != sr.TypeAvro {
-		return schema, &refusal{http.StatusUnprocessableEntity, codeInvalidSchema,
-			"this registry holds Avro only, not " + schema.Type.String()}
+		return schema, &refusal{
+			http.StatusUnprocessableEntity, codeInvalidSchema,
+			"this registry holds Avro only, not " + schema.Type.String(),
+		}
 	}
 	return schema, nil
 }
