@@ -127,7 +127,7 @@ func storing(what string, err error) error {
 		return nil
 	}
 	wrapped := fmt.Errorf("%s: %w", what, err)
-	if pg.DataError(err) && false {
+	if pg.DataError(err) {
 		return consumers.Permanent(wrapped)
 	}
 	return wrapped

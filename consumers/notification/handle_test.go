@@ -9,6 +9,8 @@ import (
 
 	"orderflow/consumers"
 	st "orderflow/consumers/internal/servicetest"
+	"orderflow/internal/pg"
+	"orderflow/internal/testenv"
 	"orderflow/schemas"
 )
 
@@ -85,20 +87,53 @@ func TestTextThatPostgresCannotHoldIsADeadLetter(t *testing.T) {
 	}
 }
 
-func TestMigratingAgainAndAtTheSameTimeIsHarmless(t *testing.T) {
+func TestEffectThatWasAskedForBeforeIsNotAskedForAgain(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t, nil)
+	_, err := o.pool.Exec(t.Context(), `INSERT INTO effects_done (idem_key) VALUES ($1)`, "notification/"+st.ID("o1", "placed")+"/order-received")
+	if err != nil {
+		t.Fatal(err)
+	}
 	o.place(t, twoLines("o1"))
+	if got := o.stories(t); len(got) != 0 {
+		t.Errorf("wrote %v", got)
+	}
+}
+
+func TestOrderIsCancelledOnceHoweverManyEventsSayIt(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil)
+	again := st.Cancelled("o1")
+	again.Meta.EventID = st.ID("o1", "cancelled again")
+	o.place(t, twoLines("o1"))
+	o.cancel(t, st.Cancelled("o1"))
+	o.cancel(t, again)
+	want := []string{"o1 1 order-received queued", "o1 2 order-cancelled waiting"}
+	if diff := cmp.Diff(want, o.stories(t)); diff != "" {
+		t.Errorf("mails (-want +got):\n%s", diff)
+	}
+}
+
+func TestMigratingAtTheSameTimeIsHarmless(t *testing.T) {
+	t.Parallel()
+	pool, err := pg.Open(t.Context(), pg.Config{URL: testenv.Postgres(t), MaxConns: 12})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	if _, err := pool.Exec(t.Context(), `CREATE SCHEMA notification`); err != nil {
+		t.Fatal(err)
+	}
 	errs := make(chan error, 3)
 	for range cap(errs) {
-		go func() { errs <- New(Config{}).Migrate(context.Background(), o.pool) }()
+		go func() { errs <- migrateQueue(context.Background(), pool, Group) }()
 	}
 	for range cap(errs) {
 		if err := <-errs; err != nil {
 			t.Error(err)
 		}
 	}
-	if got := o.jobs(t, "available"); got != 1 {
-		t.Errorf("got %d jobs, want the one that was there", got)
+	if err := New(Config{}).Migrate(t.Context(), pool); err != nil {
+		t.Errorf("migrate once more: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package notification
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,6 +11,8 @@ import (
 
 	gosmtp "github.com/emersion/go-smtp"
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"pgregory.net/rapid"
 
@@ -108,6 +111,81 @@ func TestJobOfASettledMailSendsNothing(t *testing.T) {
 	if told := st.Outbox(t, o.pool); len(told) != 0 || o.sink.Received() != 0 {
 		t.Errorf("told of %d mails and sent %d, want none", len(told), o.sink.Received())
 	}
+}
+
+// Two workers had the same mail, one of them wrongly thought dead.
+func TestMailThatIsSettledTwiceIsToldOfOnce(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil)
+	o.place(t, twoLines("o1"))
+	l, err := readLetter(t.Context(), o.pool, mailJob{Order: "o1", Number: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &settler{db: o.pool, log: testenv.Logger(t), metrics: newMetrics(nil), jobs: o.service.insertJobs}
+	for _, state := range []string{stateSent, stateFailed} {
+		if err := s.insist(t.Context(), []*settlement{{letter: &l, outcome: outcome{state: state}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := st.Outbox(t, o.pool)
+	if len(told) != 1 || len(st.OfType[*schemas.NotificationSent](told)) != 1 {
+		t.Errorf("told %v, want NotificationSent alone", told)
+	}
+	if sent := testutil.ToFloat64(s.metrics.intents.WithLabelValues(stateSent)); sent != 1 {
+		t.Errorf("counted %v mails as sent, want 1", sent)
+	}
+	if failed := testutil.ToFloat64(s.metrics.intents.WithLabelValues(stateFailed)); failed != 0 {
+		t.Errorf("counted %v mails as failed, want none", failed)
+	}
+}
+
+// Nothing is told, and no mail lost, while the database is away.
+func TestSettlingWaitsForADatabaseThatIsInTheWay(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil)
+	o.place(t, twoLines("o1"))
+	l, err := readLetter(t.Context(), o.pool, mailJob{Order: "o1", Number: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	failures := 2
+	s := &settler{db: o.pool, log: testenv.Logger(t), metrics: newMetrics(nil), jobs: func(ctx context.Context, tx pgx.Tx, _ []mailJob) error {
+		if failures--; failures >= 0 {
+			return &pgconn.PgError{Code: "40001"}
+		}
+		return nil
+	}}
+	if err := s.insist(t.Context(), []*settlement{{letter: &l, outcome: outcome{state: stateSent}}}); err != nil {
+		t.Fatal(err)
+	}
+	if told := st.Outbox(t, o.pool); len(told) != 1 {
+		t.Errorf("told %d times, want once", len(told))
+	}
+}
+
+func TestBacklogIsCountedAndUnknownIsNotZero(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil)
+	m := newMetrics(o.registry)
+	o.place(t, twoLines("o1"), twoLines("o2"))
+	o.cancel(t, st.Cancelled("o1"))
+	if err := m.poll(t.Context(), o.pool); err != nil {
+		t.Fatal(err)
+	}
+	if got := testutil.ToFloat64(m.pending); got != 3 {
+		t.Errorf("counted %v pending mails, want 3", got)
+	}
+	if got := testutil.ToFloat64(m.oldest); got <= 0 {
+		t.Errorf("the oldest mail is %v s old", got)
+	}
+	o.pool.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	watching := make(chan struct{})
+	go func() { defer close(watching); m.watch(ctx, o.pool, testenv.Logger(t)) }()
+	testenv.Wait(t, patience, "the series to go", func() bool { return testutil.CollectAndCount(m.pending) == 0 })
+	cancel()
+	<-watching
 }
 
 func TestFinalRefusalIsToldOfWithoutTheAddress(t *testing.T) {
