@@ -29,22 +29,23 @@ const (
 // Config says how mails leave. All but SMTPAddr has a default.
 type Config struct {
 	// SMTPAddr is the server that takes the mails, host:port.
-	SMTPAddr string
+	SMTPAddr string `help:"SMTP server that takes the mails, host:port."`
 	// From is the sender, an address with or without a name. Its domain is
 	// also that of every Message-ID. Default Orderflow <orders@orderflow.invalid>.
-	From string
+	From string `help:"Sender of the mails (default Orderflow <orders@orderflow.invalid>)."`
 	// Username and Password log in to the server. Empty means no login.
-	Username, Password string
+	Username string `help:"User name for the SMTP server; none means no login."`
+	Password string `help:"Password for the SMTP server. Better given by the environment."`
 	// TLS says when STARTTLS is used: opportunistic (if the server offers it,
 	// the default), mandatory or none.
-	TLS string
+	TLS string `help:"Use of STARTTLS: opportunistic, mandatory or none (default opportunistic)."`
 	// Connections is how many connections to the server are kept open, and how
 	// many mails are sent at once. They open as they are needed. Default 16.
-	Connections int
+	Connections int `help:"Connections to the SMTP server, and mails sent at once (default 16)."`
 	// SendTimeout bounds one mail's dialogue with the server. A mail that was
 	// in the dialogue when the process died is sent again this much and a few
 	// seconds later. Default 8 s.
-	SendTimeout time.Duration
+	SendTimeout time.Duration `help:"Longest dialogue about one mail (default 8s)."`
 }
 
 func (c Config) withDefaults() Config {
