@@ -24,14 +24,14 @@ func TestCommitsAreToldFromErrorsAndFromNone(t *testing.T) {
 	answer.Topics = []kmsg.OffsetFetchResponseGroupTopic{
 		{Topic: "orders", Partitions: []kmsg.OffsetFetchResponseGroupTopicPartition{
 			part(0, 7, nil), part(1, 0, nil), part(2, -1, nil),
-			part(3, -1, kerr.TopicAuthorizationFailed), part(4, -1, kerr.TopicAuthorizationFailed),
+			part(4, -1, kerr.TopicAuthorizationFailed), part(3, -1, kerr.TopicAuthorizationFailed),
 		}},
 		{TopicID: [16]byte{1}, Partitions: []kmsg.OffsetFetchResponseGroupTopicPartition{part(0, 3, kerr.UnknownTopicID)}},
 	}
 	g := &group{Group: Group{Name: "seller"}, unread: true}
 	a := &asker{}
 	if first := a.committed(g, &answer); first != error(kerr.TopicAuthorizationFailed) {
-		t.Errorf("got first error %v, want that of partition 3", first)
+		t.Errorf("got first error %v, want that of partition 4", first)
 	}
 	if diff := cmp.Diff(map[logKey]int64{{"orders", 0}: 7, {"orders", 1}: 0}, g.commits, cmp.AllowUnexported(logKey{})); diff != "" {
 		t.Errorf("commits (-want +got):\n%s", diff)

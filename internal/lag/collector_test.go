@@ -328,18 +328,6 @@ func TestALongAbortedStretchDoesNotHoldUpOtherPartitions(t *testing.T) {
 	}
 }
 
-func TestASubscriptionToAMissingTopicIsNoFailure(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t)
-	c.topic("orders", 1)
-	c.produce(records("orders", 0, 0, 3)...)
-	c.consume("seller", "orders", kgo.ConsumeTopics("orders", "missing"))
-	s := c.until(c.collector(lag.Config{}), "the member", func(s lag.Snapshot) bool { return len(s.Partitions) > 0 })
-	if diff := cmp.Diff("seller orders[0] lag=3 end=3 next=0\n", lines(s)); diff != "" {
-		t.Errorf("lag (-want +got):\n%s", diff)
-	}
-}
-
 func TestProgressIsDatedWhenTheCommitMovesOrNothingIsLeft(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)

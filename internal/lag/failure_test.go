@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,6 +21,17 @@ import (
 	"orderflow/internal/lag"
 	"orderflow/internal/testenv"
 )
+
+// faulty is a broker that answers as told. A real one cannot be told to.
+func faulty(t *testing.T) (*cluster, *kfake.Cluster) {
+	t.Helper()
+	broker, err := embedded.StartBroker(t.Context(), embedded.BrokerConfig{Log: testenv.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = broker.Close() })
+	return clusterAt(t, broker.Addrs()), broker.Cluster()
+}
 
 // A failure takes away the figures that it concerns and no others, says what
 // failed, and makes the cycle incomplete.
@@ -88,12 +100,7 @@ func TestAFailureTakesAwayOnlyWhatItConcerns(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			broker, err := embedded.StartBroker(t.Context(), embedded.BrokerConfig{Log: testenv.Logger(t)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = broker.Close() })
-			c := clusterAt(t, broker.Addrs())
+			c, k := faulty(t)
 			c.topic("orders", 2)
 			c.produce(append(records("orders", 0, 0, 3), records("orders", 1, 0, 3)...)...)
 			c.commit("seller", "orders", 0, 1)
@@ -103,7 +110,7 @@ func TestAFailureTakesAwayOnlyWhatItConcerns(t *testing.T) {
 			l, reg := c.measured(lag.Config{})
 
 			test.fault.Count = -1
-			broken := broker.Cluster().Fault(test.fault)
+			broken := k.Fault(test.fault)
 			s, err := l.Collect(c.ctx())
 			if err == nil || !strings.Contains(err.Error(), test.err) || s.Complete {
 				t.Errorf("got error %v, complete %v, want an incomplete cycle with %q", err, s.Complete, test.err)
@@ -148,16 +155,11 @@ func TestUnreadCommitsAreNotTakenForNone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			broker, err := embedded.StartBroker(t.Context(), embedded.BrokerConfig{Log: testenv.Logger(t)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = broker.Close() })
-			c := clusterAt(t, broker.Addrs())
+			c, k := faulty(t)
 			c.topic("orders", 1)
 			c.produce(records("orders", 0, 0, 3)...)
 			c.consume("seller", "orders")
-			fail(broker.Cluster())
+			fail(k)
 			s, err := c.collector(lag.Config{}).Collect(c.ctx())
 			if err == nil || len(s.Groups) != 1 || len(s.Partitions) != 0 {
 				t.Errorf("got groups %v, %s, error %v, want the group without figures", s.Groups, lines(s), err)
@@ -171,22 +173,82 @@ func TestUnreadCommitsAreNotTakenForNone(t *testing.T) {
 	}
 }
 
+// A cluster that was never reached is one failure, not one per question.
+func TestAClusterNeverReachedIsOneFailure(t *testing.T) {
+	t.Parallel()
+	l := lag.New(lag.Config{Kafka: kafka.Config{Brokers: []string{"127.0.0.1:1"}}}, slog.New(slog.DiscardHandler), nil)
+	t.Cleanup(l.Close)
+	s, err := l.Collect(t.Context())
+	if err == nil || len(s.Errors) != 1 || s.Complete || s.At.IsZero() {
+		t.Errorf("got %+v, error %v, want an incomplete snapshot with one error", s, err)
+	}
+	_, err = lag.New(lag.Config{}, slog.New(slog.DiscardHandler), nil).Collect(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "brokers") {
+		t.Errorf("without brokers: got error %v, want one that asks for them", err)
+	}
+}
+
+// A partition that gives nothing although there should be something, as when
+// its log was cut meanwhile, is left to the next cycle.
+func TestAPartitionThatGivesNothingWaitsForTheNextCycle(t *testing.T) {
+	t.Parallel()
+	c, k := faulty(t)
+	c.topic("orders", 2)
+	c.produce(append(records("orders", 0, 0, 3), records("orders", 1, 0, 3)...)...)
+	c.commit("seller", "orders", 0, 1)
+	c.commit("seller", "orders", 1, 1)
+	var empty atomic.Bool
+	empty.Store(true)
+	k.ControlKey(int16(kmsg.Fetch), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		k.KeepControl()
+		return r.ResponseKind(), nil, empty.Load()
+	})
+	l := c.collector(lag.Config{})
+	want := "seller orders[0] lag=2 end=2 seconds unknown: read timestamp: the broker returned no record\n" +
+		"seller orders[1] lag=2 end=2 seconds unknown: read timestamp: the broker returned no record\n"
+	if diff := cmp.Diff(want, lines(c.collect(l))); diff != "" {
+		t.Errorf("nothing returned (-want +got):\n%s", diff)
+	}
+	empty.Store(false)
+	want = "seller orders[0] lag=2 end=2 next=1\nseller orders[1] lag=2 end=2 next=1\n"
+	if diff := cmp.Diff(want, lines(c.collect(l))); diff != "" {
+		t.Errorf("records returned (-want +got):\n%s", diff)
+	}
+}
+
+// A topic that is gone while commits to it are left is an answer, whichever
+// question is the first to meet it.
+func TestATopicThatIsGoneIsNoFailure(t *testing.T) {
+	t.Parallel()
+	for _, key := range []kmsg.Key{kmsg.Metadata, kmsg.ListOffsets} {
+		t.Run(key.Name(), func(t *testing.T) {
+			t.Parallel()
+			c, k := faulty(t)
+			for _, topic := range []string{"orders", "sellers"} {
+				c.topic(topic, 1)
+				c.commit("seller", topic, 0, 0)
+			}
+			k.Fault(kfake.Fault{
+				Keys: []kmsg.Key{key}, Topic: "sellers", Err: kerr.UnknownTopicOrPartition, Count: -1,
+			})
+			if diff := cmp.Diff("seller orders[0] lag=0 end=0 seconds=0\n", lines(c.collect(c.collector(lag.Config{})))); diff != "" {
+				t.Errorf("lag (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // A group that ends between two questions is gone; nothing has failed.
 func TestAGroupThatEndsDuringACycleIsGone(t *testing.T) {
 	t.Parallel()
 	for _, key := range []kmsg.Key{kmsg.DescribeGroups, kmsg.OffsetFetch} {
 		t.Run(key.Name(), func(t *testing.T) {
 			t.Parallel()
-			broker, err := embedded.StartBroker(t.Context(), embedded.BrokerConfig{Log: testenv.Logger(t)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = broker.Close() })
-			c := clusterAt(t, broker.Addrs())
+			c, k := faulty(t)
 			c.topic("orders", 1)
 			c.commit("seller", "orders", 0, 0)
 			c.commit("tracker", "orders", 0, 0)
-			broker.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{key}, Group: "tracker", Err: kerr.GroupIDNotFound})
+			k.Fault(kfake.Fault{Keys: []kmsg.Key{key}, Group: "tracker", Err: kerr.GroupIDNotFound})
 			s := c.collect(c.collector(lag.Config{}))
 			if _, there := groupOf(s, "tracker"); there || len(s.Groups) != 1 {
 				t.Errorf("got groups %v, want seller alone", s.Groups)
@@ -212,15 +274,10 @@ func shortened(lines string) string {
 // cycle that the program's end cut short has not failed.
 func TestAFailureIsLoggedWhenItBeginsAndEnds(t *testing.T) {
 	t.Parallel()
-	broker, err := embedded.StartBroker(t.Context(), embedded.BrokerConfig{Log: testenv.Logger(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = broker.Close() })
-	c := clusterAt(t, broker.Addrs())
+	c, k := faulty(t)
 	c.topic("orders", 1)
 	c.commit("seller", "orders", 0, 0)
-	broken := broker.Cluster().Fault(kfake.Fault{
+	broken := k.Fault(kfake.Fault{
 		Keys: []kmsg.Key{kmsg.OffsetFetch}, Group: "seller", Err: kerr.GroupAuthorizationFailed, Count: -1,
 	})
 	var out logged

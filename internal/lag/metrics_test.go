@@ -167,8 +167,8 @@ func TestABrokerThatIsAwayDropsTheSeries(t *testing.T) {
 	}
 
 	stop()
-	if s, err := l.Collect(c.ctx()); err == nil || s.Complete || len(s.Errors) == 0 {
-		t.Errorf("broker away: got complete=%v err=%v", s.Complete, err)
+	if s, err := l.Collect(c.ctx()); err == nil || s.Complete || len(s.Errors) != 1 {
+		t.Errorf("broker away: got complete=%v err=%v, want one error", s.Complete, err)
 	}
 	away := scrape(t, reg)
 	if left := pick(away, ours...); len(left) > 0 {
