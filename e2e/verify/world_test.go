@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -187,18 +186,24 @@ func (w *world) append(events ...schemas.Event) {
 	check(w.t, outbox.Append(w.t.Context(), w.db, events...))
 }
 
-// fill writes n orders: each placed, accepted by a seller, the even ones
-// cancelled.
+// fill writes n orders.
 func (w *world) fill(n int) {
 	w.t.Helper()
+	w.append(orders("order", n)...)
+}
+
+// orders are the events of n orders: each placed, accepted by a seller, the
+// even ones cancelled.
+func orders(prefix string, n int) []schemas.Event {
 	var events []schemas.Event
 	for i := range n {
-		events = append(events, placed(order(i), 1), accepted(order(i), 1))
+		id := fmt.Sprintf("%s-%04d", prefix, i)
+		events = append(events, placed(id, 1), accepted(id, 1))
 		if i%2 == 0 {
-			events = append(events, cancelled(order(i), 2))
+			events = append(events, cancelled(id, 2))
 		}
 	}
-	w.append(events...)
+	return events
 }
 
 // published is a record with what the tests know of it.
@@ -293,25 +298,34 @@ func (w *world) readOutbox() ([]*kgo.Record, source.Point) {
 	return records, point
 }
 
-// readPages makes records of the first pages of a window, as a relay that
-// stops between two of them.
-func (w *world) readPages(n int) ([]*kgo.Record, source.Point) {
+// pages reads the outbox as a relay that stops between two pages of a window.
+type pages struct {
+	w       *world
+	src     source.Source
+	records []*kgo.Record
+	point   source.Point // behind the last of records
+}
+
+func (w *world) openPages() *pages {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), waitLong)
+	const rows = 17
+	src := must(source.NewPoll(w.t.Context(), source.PollConfig{DB: pg.Config{URL: w.url}, MaxBatchRows: rows}, ""))(w.t)
+	w.t.Cleanup(src.Close)
+	return &pages{w: w, src: src}
+}
+
+func (p *pages) read(n int) {
+	p.w.t.Helper()
+	ctx, cancel := context.WithTimeout(p.w.t.Context(), waitLong)
 	defer cancel()
-	src := must(source.NewPoll(ctx, source.PollConfig{DB: pg.Config{URL: w.url}, MaxBatchRows: 17}, ""))(w.t)
-	defer src.Close()
-	var records []*kgo.Record
-	var point source.Point
 	for range n {
-		b := must(src.Next(ctx))(w.t)
+		b := must(p.src.Next(ctx))(p.w.t)
 		for _, e := range b.Events {
-			records = append(records, makeRecord(e))
+			p.records = append(p.records, makeRecord(e))
 		}
-		point = b.After
+		p.point = b.After
 		b.Release()
 	}
-	return records, point
 }
 
 func makeRecord(e source.Event) *kgo.Record {
@@ -420,7 +434,7 @@ func firstID(f verify.Finding) string {
 	return f.First[0].EventID
 }
 
-// order names the i-th order.
+// order names the i-th order of fill.
 func order(i int) string { return fmt.Sprintf("order-%04d", i) }
 
 func meta(order string, version int64) schemas.EventMeta {
@@ -464,5 +478,3 @@ func check(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
-
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
