@@ -16,7 +16,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"orderflow/internal/embedded"
 	"orderflow/internal/kafka"
 	"orderflow/internal/lag"
 	"orderflow/internal/testenv"
@@ -25,11 +24,7 @@ import (
 // faulty is a broker that answers as told. A real one cannot be told to.
 func faulty(t *testing.T) (*cluster, *kfake.Cluster) {
 	t.Helper()
-	broker, err := embedded.StartBroker(t.Context(), embedded.BrokerConfig{Log: testenv.Logger(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = broker.Close() })
+	broker := testenv.FakeKafka(t)
 	return clusterAt(t, broker.Addrs()), broker.Cluster()
 }
 
