@@ -41,7 +41,7 @@ func (t *term) close() {
 // run publishes until it fails or ctx ends.
 func (t *term) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	ready := make(chan *parcel, 1) // closed by the reading goroutine
+	ready := make(chan *parcel, maxParcels) // closed by the reading goroutine
 	var reading sync.WaitGroup
 	reading.Add(1)
 	go func() {
