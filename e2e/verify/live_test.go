@@ -9,7 +9,10 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
+	"orderflow/e2e/verify"
+	"orderflow/internal/pg"
 	"orderflow/internal/testenv"
 	"orderflow/outbox-relay/outbox"
 	"orderflow/schemas"
@@ -110,3 +113,46 @@ func (w *world) waitForMore(applied int64) {
 		return w.count(`SELECT sum(applied_count) FROM ledger.consumer_position`) > applied+500
 	})
 }
+
+// TestWhateverHappensBetweenTwoStepsIsNoFault writes, publishes and applies
+// events before each query of the check, so each step sees a later world than
+// the one before it.
+func TestWhateverHappensBetweenTwoStepsIsNoFault(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.fill(10)
+	w.relay()
+	w.group()
+	w.waitApplied()
+	between := 0
+	cfg := w.config(groupName)
+	cfg.DB = w.traced(func() {
+		between++
+		w.append(orders(fmt.Sprintf("between-%d", between), 4)...)
+		w.waitApplied()
+	})
+	r := must(verify.Run(t.Context(), cfg))(t)
+	checkOK(t, r)
+	if between < 5 || r.Outbox.Rows != int64(25+10*between) {
+		t.Errorf("%d rows after %d interruptions, want 10 for each", r.Outbox.Rows, between)
+	}
+}
+
+// traced is a pool that calls before ahead of each query.
+func (w *world) traced(before func()) *pgxpool.Pool {
+	w.t.Helper()
+	c := must(pg.Config{URL: w.url}.Parse())(w.t)
+	c.ConnConfig.Tracer = tracer(before)
+	pool := must(pgxpool.NewWithConfig(w.t.Context(), c))(w.t)
+	w.t.Cleanup(pool.Close)
+	return pool
+}
+
+type tracer func()
+
+func (f tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	f()
+	return ctx
+}
+
+func (tracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
