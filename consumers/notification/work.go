@@ -90,7 +90,7 @@ func (s *service) queueConfig(log *slog.Logger, workers *river.Workers) *river.C
 	return &river.Config{
 		Workers:                     workers,
 		Queues:                      map[string]river.QueueConfig{queue: {MaxWorkers: s.cfg.Connections}},
-		Logger:                      log,
+		Logger:                      slog.New(troubleOnly{log.Handler()}),
 		FetchCooldown:               fetchCooldown,
 		FetchPollInterval:           fetchPoll,
 		JobTimeout:                  timeout,
@@ -98,4 +98,20 @@ func (s *service) queueConfig(log *slog.Logger, workers *river.Workers) *river.C
 		SoftStopTimeout:             softStop,
 		CompletedJobRetentionPeriod: finishedFor,
 	}
+}
+
+// troubleOnly leaves out what River says while all is well: counts of jobs
+// every five seconds, for one.
+type troubleOnly struct{ slog.Handler }
+
+func (h troubleOnly) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && h.Handler.Enabled(ctx, l)
+}
+
+func (h troubleOnly) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return troubleOnly{h.Handler.WithAttrs(attrs)}
+}
+
+func (h troubleOnly) WithGroup(name string) slog.Handler {
+	return troubleOnly{h.Handler.WithGroup(name)}
 }

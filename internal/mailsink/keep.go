@@ -28,15 +28,18 @@ func (s *Sink) keep(text []byte) error {
 	if s.closed {
 		return errors.New("mail sink is closed")
 	}
-	temp := filepath.Join(s.cfg.Dir, incoming+name)
+	temp, path := filepath.Join(s.cfg.Dir, incoming+name), filepath.Join(s.cfg.Dir, name)
+	_, missing := os.Lstat(path)
 	err := os.WriteFile(temp, text, 0o644)
 	if err == nil {
-		err = os.Rename(temp, filepath.Join(s.cfg.Dir, name))
+		err = os.Rename(temp, path)
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, errors.Join(err, remove(temp)))
 	}
-	s.files[name] = true
+	if missing != nil {
+		s.count++
+	}
 	s.received.Add(1)
 	return nil
 }

@@ -54,9 +54,9 @@ type Sink struct {
 	sessions atomic.Int64
 	received atomic.Int64
 
-	mu     sync.Mutex
-	files  map[string]bool // protected by mu; the names in Dir
-	closed bool            // protected by mu; no file is written any more
+	mu     sync.Mutex // one mail is written at a time
+	count  int        // protected by mu; files in Dir
+	closed bool       // protected by mu; no file is written any more
 }
 
 // Start listens and serves until Close. Mails of an earlier run in the same
@@ -71,7 +71,7 @@ func Start(ctx context.Context, c Config) (*Sink, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	files, err := prepare(c.Dir)
+	count, err := prepare(c.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("start mail sink: %w", err)
 	}
@@ -80,7 +80,7 @@ func Start(ctx context.Context, c Config) (*Sink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start mail sink: %w", err)
 	}
-	s := &Sink{cfg: c, addr: listener.Addr().String(), files: files}
+	s := &Sink{cfg: c, addr: listener.Addr().String(), count: count}
 	server, served := s.newServer(), make(chan error, 1)
 	go func() { served <- server.Serve(listener) }() // ends when Close ends the server, and is waited for there
 	s.close = sync.OnceValue(func() error {
@@ -103,28 +103,28 @@ func (s *Sink) newServer() *smtp.Server {
 	return srv
 }
 
-// prepare returns the mails that are there, and removes what a crash left half
+// prepare counts the mails that are there, and removes what a crash left half
 // written.
-func prepare(dir string) (map[string]bool, error) {
+func prepare(dir string) (int, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
+		return 0, err
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	files := map[string]bool{}
+	count := 0
 	for _, e := range entries {
 		switch name := e.Name(); {
 		case strings.HasPrefix(name, incoming):
 			if err := os.Remove(filepath.Join(dir, name)); err != nil {
-				return nil, err
+				return 0, err
 			}
 		case strings.HasSuffix(name, suffix):
-			files[name] = true
+			count++
 		}
 	}
-	return files, nil
+	return count, nil
 }
 
 // Addr is where the sink listens, host:port.
@@ -134,7 +134,7 @@ func (s *Sink) Addr() string { return s.addr }
 func (s *Sink) Count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.files)
+	return s.count
 }
 
 // Received is how often a mail was taken since Start, one that came again
