@@ -265,6 +265,31 @@ func shortened(lines string) string {
 	return b.String()
 }
 
+// Compaction leaves holes: the record that a group reads next may lie far
+// behind its commit.
+func TestCompactedOffsetsArePassedOver(t *testing.T) {
+	t.Parallel()
+	k, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Close)
+	c := clusterAt(t, k.ListenAddrs())
+	compact := "compact"
+	_, err = c.adm.CreateTopic(c.ctx(), 1, 1, map[string]*string{"cleanup.policy": &compact}, "stock")
+	c.must(err)
+	for i, key := range []string{"a", "b", "a", "b", "a", "b", "c"} { // offsets 0 to 3 go
+		r := records("stock", 0, i, 1)[0]
+		r.Key = []byte(key)
+		c.produce(r)
+	}
+	k.Compact()
+	c.commit("seller", "stock", 0, 1)
+	if diff := cmp.Diff("seller stock[0] lag=6 end=6 next=4\n", lines(c.collect(c.collector(lag.Config{})))); diff != "" {
+		t.Errorf("lag (-want +got):\n%s", diff)
+	}
+}
+
 // What fails again and again is logged when it begins and when it ends; a
 // cycle that the program's end cut short has not failed.
 func TestAFailureIsLoggedWhenItBeginsAndEnds(t *testing.T) {
