@@ -46,30 +46,36 @@ type outcome struct {
 // apply commits the effects of items, in one transaction as a rule. When a
 // handler calls the batch's failure permanent, the batch is cut into pieces
 // small enough for savepoints, and the pieces that fail again run one event at
-// a time, so that only the culprit is set aside.
+// a time, so that only the culprit is set aside. A batch that takes too long
+// is cut in half, since all of it again would take too long again.
 //
 // The error is errStopping or a fencedError.
 func (p *partition) apply(items []item) error {
 	err := p.insist(items, together)
-	if !IsPermanent(err) {
+	if IsPermanent(err) && len(items) <= maxSavepoints {
+		err = p.insist(items, oneByOne)
+	}
+	var size int
+	switch {
+	case IsPermanent(err):
+		size = maxSavepoints
+	case errors.Is(err, errTooLong):
+		size = (len(items) + 1) / 2
+	default:
 		return err
 	}
-	for piece := range slices.Chunk(items, maxSavepoints) {
-		if len(items) > maxSavepoints {
-			err = p.insist(piece, together)
-		}
-		if IsPermanent(err) {
-			err = p.insist(piece, oneByOne)
-		}
-		if err != nil {
+	for piece := range slices.Chunk(items, size) {
+		if err := p.apply(piece); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+var errTooLong = errors.New("batch takes too long")
+
 // insist tries the transaction until it commits or cannot: fenced, stopping,
-// or, together with others, Permanent.
+// or, together with others, Permanent or too long.
 func (p *partition) insist(items []item, how mode) error {
 	defer p.metricAttempts(0)
 	for attempt := 1; ; attempt++ {
@@ -89,6 +95,10 @@ func (p *partition) insist(items []item, how mode) error {
 			return errStopping
 		}
 		p.retrying(attempt, err)
+		if len(items) > 1 && time.Since(began) >= p.group.limits.BatchTimeout {
+			p.size = max(p.size/2, 1)
+			return errTooLong
+		}
 		if !p.pause(p.group.backoff(attempt)) {
 			return errStopping
 		}
@@ -156,7 +166,7 @@ func (p *partition) applyOneByOne(ctx context.Context, tx pgx.Tx, items []item, 
 		if out.setAside(i, held) {
 			continue
 		}
-		err := p.savepoint(ctx, tx, newCall([]*item{i}))
+		err := p.savepoint(ctx, tx, call{i.handler, []*item{i}})
 		switch {
 		case err == nil:
 			out.applied = append(out.applied, i)
@@ -175,7 +185,7 @@ func (o *outcome) setAside(i *item, held map[string]bool) bool {
 	case i.marker:
 	case !i.handled():
 		o.skipped++
-	case held[string(i.record.Key)]:
+	case len(held) > 0 && held[string(i.record.Key)]:
 		o.holds = append(o.holds, hold{item: i, state: stateParked})
 	case i.undecoded != nil:
 		o.kill(i, i.undecoded, held)

@@ -66,7 +66,7 @@ func newBed(t testing.TB, parts int32, opts ...testenv.PostgresOption) *bed {
 	}
 	b.registry = must(schemas.NewRegistry(testenv.Registry(t)))(t)
 	b.decoder = schemas.NewDecoder(b.registry)
-	b.db = b.pool(pg.Config{URL: b.url, Schema: testGroup})
+	b.db = b.pool(pg.Config{URL: b.url, Schema: testGroup, MaxConns: 12})
 	b.producer = must(kgo.NewClient(
 		kgo.SeedBrokers(b.brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.TransactionalID("relay-"+uuid.NewString()),

@@ -87,13 +87,7 @@ type Event[E schemas.Event] struct {
 // Handler applies the events of one type. Make one with On or OnBatch.
 type Handler struct {
 	schema *schemas.Schema
-	apply  func(ctx context.Context, tx pgx.Tx, batch []delivery) error
-}
-
-// delivery is a decoded event on its way to a handler.
-type delivery struct {
-	record *kgo.Record
-	value  schemas.Event
+	apply  func(ctx context.Context, tx pgx.Tx, batch []*item) error
 }
 
 // On makes a Handler that applies one event at a time. It is a convenience:
@@ -108,9 +102,9 @@ type delivery struct {
 func On[E schemas.Event](h func(ctx context.Context, tx pgx.Tx, e E) error) Handler {
 	return Handler{
 		schema: schemaOf[E](),
-		apply: func(ctx context.Context, tx pgx.Tx, batch []delivery) error {
-			for _, d := range batch {
-				if err := h(ctx, tx, d.value.(E)); err != nil {
+		apply: func(ctx context.Context, tx pgx.Tx, batch []*item) error {
+			for _, i := range batch {
+				if err := h(ctx, tx, i.value.(E)); err != nil {
 					return err
 				}
 			}
@@ -129,12 +123,12 @@ func On[E schemas.Event](h func(ctx context.Context, tx pgx.Tx, e E) error) Hand
 func OnBatch[E schemas.Event](h func(ctx context.Context, tx pgx.Tx, events []Event[E]) error) Handler {
 	return Handler{
 		schema: schemaOf[E](),
-		apply: func(ctx context.Context, tx pgx.Tx, batch []delivery) error {
+		apply: func(ctx context.Context, tx pgx.Tx, batch []*item) error {
 			events := make([]Event[E], len(batch))
-			for i, d := range batch {
-				r := d.record
-				events[i] = Event[E]{
-					Value: d.value.(E), Topic: r.Topic, Partition: r.Partition,
+			for n, i := range batch {
+				r := i.record
+				events[n] = Event[E]{
+					Value: i.value.(E), Topic: r.Topic, Partition: r.Partition,
 					Offset: r.Offset, Timestamp: r.Timestamp, Headers: r.Headers,
 				}
 			}

@@ -14,16 +14,19 @@ import (
 )
 
 const (
-	// patience is how long fetching waits for a full partition before it goes
-	// on without it. Short, since the others wait too; long enough that a
-	// partition that is merely slower than the broker is never paused, which
-	// would throw away what is fetched for it.
-	patience = 50 * time.Millisecond
+	// A full partition holds the next fetch back. patience is how long when
+	// another has run dry meanwhile, and longPatience when none has. What is
+	// still full after that is paused, which throws away what the client has
+	// fetched for it ahead, so it is for partitions that are stuck.
+	patience     = 50 * time.Millisecond
+	longPatience = time.Second
 	// fetchMaxWait bounds how long the broker keeps a fetch open when there is
 	// nothing new, and so how late a resumed partition joins it.
-	fetchMaxWait = 250 * time.Millisecond
-	// fullBatches is how many batches a partition may have waiting.
-	fullBatches = 4
+	fetchMaxWait = 100 * time.Millisecond
+	// fullBatches is how many batches a partition may have waiting, and
+	// resumeBatches with how many a paused one is fetched for again.
+	fullBatches   = 4
+	resumeBatches = 2
 )
 
 // group is one member of a consumer group: a Kafka client, and a partition
@@ -227,38 +230,52 @@ func (g *group) seekAll() {
 }
 
 // awaitRoom holds the next fetch back while a partition has enough waiting.
-// Those that are still full after a moment are paused, so that they do not
-// hold up the others; they come back as they drain.
+// Those that stay full are paused, so that they do not hold up the others;
+// they come back as they drain.
 func (g *group) awaitRoom(ctx context.Context) {
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
+	began := time.Now()
 	for {
-		full := g.full()
+		full, dry := g.survey()
 		if len(full) == 0 {
 			return
 		}
+		left := longPatience - time.Since(began)
+		if dry {
+			left = patience - time.Since(began)
+		}
+		if left <= 0 {
+			g.pauseFull(full)
+			return
+		}
+		timer := time.NewTimer(left)
 		select {
 		case <-g.room:
 		case <-timer.C:
-			g.pauseFull(full)
-			return
 		case <-ctx.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
 			return
 		}
 	}
 }
 
-// full returns the partitions that are fetched for and have enough waiting.
-func (g *group) full() []*partition {
+// survey returns the partitions that are fetched for and have enough waiting,
+// and whether another has less than a batch.
+func (g *group) survey() (full []*partition, dry bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	var full []*partition
 	for tp, p := range g.parts {
-		if !g.paused[tp] && g.isFull(p) {
+		if g.paused[tp] {
+			continue
+		}
+		if g.isFull(p) {
 			full = append(full, p)
+		} else if n, _ := p.load(); n < g.limits.MaxBatch {
+			dry = true
 		}
 	}
-	return full
+	return full, dry
 }
 
 func (g *group) isFull(p *partition) bool {
@@ -283,7 +300,7 @@ func (g *group) drained(p *partition) {
 	default:
 	}
 	records, _ := p.load()
-	if records > g.limits.MaxBatch {
+	if records > resumeBatches*g.limits.MaxBatch {
 		return
 	}
 	g.mu.Lock()

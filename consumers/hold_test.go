@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
@@ -112,7 +113,7 @@ func TestManyPoisonEventsInOneBatchAreEachSetAside(t *testing.T) {
 	alone := map[string]int{} // events that came alone, by transaction
 	inner := poisoned(new(atomic.Int64), poison...)
 	watched := inner
-	watched.apply = func(ctx context.Context, tx pgx.Tx, batch []delivery) error {
+	watched.apply = func(ctx context.Context, tx pgx.Tx, batch []*item) error {
 		var xid string
 		if err := tx.QueryRow(ctx, "SELECT pg_current_xact_id()::text").Scan(&xid); err != nil {
 			return err
@@ -351,4 +352,20 @@ func TestSingleHandlersSeeTheEventsOfAKeyInOrder(t *testing.T) {
 	if diff := cmp.Diff(want, versions); diff != "" {
 		t.Errorf("versions in the order of application (-want +got):\n%s", diff)
 	}
+}
+
+// A batch that cannot be done in time is tried in smaller ones.
+func TestABatchThatTakesTooLongIsCutInHalf(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 1)
+	b.write(placedOrders(0, 64))
+	b.run(withLimits(func(l *Limits) { l.BatchTimeout = 300 * time.Millisecond }),
+		withHandlers(OnBatch(func(ctx context.Context, tx pgx.Tx, events []Event[*schemas.OrderPlaced]) error {
+			if _, err := tx.Exec(ctx, "SELECT pg_sleep($1)", 0.02*float64(len(events))); err != nil {
+				return err
+			}
+			return record(ctx, tx, events)
+		})))
+	b.waitApplied(64)
+	b.checkOnceInOrder(all)
 }

@@ -50,7 +50,7 @@ func (g *group) open(r *kgo.Record, seq sequence) (item, *stopError) {
 		return item{record: r, marker: true}, nil
 	}
 	i := item{record: r}
-	var id, position []byte
+	var id, eventType, position []byte
 	for _, h := range r.Headers {
 		switch h.Key {
 		case kafka.HeaderPosition:
@@ -58,14 +58,19 @@ func (g *group) open(r *kgo.Record, seq sequence) (item, *stopError) {
 		case kafka.HeaderID:
 			id = h.Value
 		case kafka.HeaderType:
-			i.eventType = string(h.Value)
+			eventType = h.Value
 		}
+	}
+	if h, ok := g.handlers[string(eventType)]; ok {
+		i.handler, i.eventType = h, h.schema.FullName
+	} else {
+		i.eventType = string(eventType)
 	}
 	var err error
 	switch {
 	case position == nil:
 		return i, stopf(stopForeign, "the record has no %s header: this topic takes events from a relay only", kafka.HeaderPosition)
-	case i.eventType == "":
+	case len(eventType) == 0:
 		return i, stopf(stopForeign, "the record has no %s header", kafka.HeaderType)
 	}
 	if i.id, err = uuid.ParseBytes(id); err != nil {
@@ -81,9 +86,6 @@ func (g *group) open(r *kgo.Record, seq sequence) (item, *stopError) {
 		seq.note(i.position)
 	} else if stop := seq.check(i.position); stop != nil {
 		return i, stop
-	}
-	if h, ok := g.handlers[i.eventType]; ok {
-		i.handler = h
 	}
 	return i, nil
 }

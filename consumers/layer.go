@@ -5,7 +5,7 @@ import "slices"
 // call is one call of a handler: events of one type, in their order.
 type call struct {
 	handler *Handler
-	batch   []delivery
+	batch   []*item
 }
 
 // layers orders the calls of a batch. Handlers take many events of one type
@@ -17,7 +17,7 @@ func layers(items []*item) []call {
 		return nil
 	}
 	if oneType(items) {
-		return []call{newCall(items)}
+		return []call{{items[0].handler, items}}
 	}
 	type last struct {
 		eventType string
@@ -48,7 +48,7 @@ func layers(items []*item) []call {
 	slices.SortStableFunc(order, func(a, b slot) int { return a.layer - b.layer })
 	calls := make([]call, len(order))
 	for n, s := range order {
-		calls[n] = newCall(slots[s])
+		calls[n] = call{slots[s][0].handler, slots[s]}
 	}
 	return calls
 }
@@ -60,12 +60,4 @@ func oneType(items []*item) bool {
 		}
 	}
 	return true
-}
-
-func newCall(items []*item) call {
-	c := call{handler: items[0].handler, batch: make([]delivery, len(items))}
-	for n, i := range items {
-		c.batch[n] = delivery{i.record, i.value}
-	}
-	return c
 }

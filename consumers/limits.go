@@ -8,8 +8,8 @@ type Limits struct {
 	// MinBatch and MaxBatch bound the events of one transaction. Between them
 	// the size follows the time a batch takes. Defaults 50 and 1000.
 	MinBatch, MaxBatch int
-	// BatchTarget is the time a batch should take: larger ones shrink, faster
-	// ones grow. Default 15 ms.
+	// BatchTarget is the time a batch should take: faster ones grow, and those
+	// that take four times as long shrink. Default 50 ms.
 	BatchTarget time.Duration
 	// BatchTimeout ends a transaction that takes too long, handlers included.
 	// Default 30 s.
@@ -49,7 +49,7 @@ type Limits struct {
 func (l Limits) withDefaults() Limits {
 	setDefault(&l.MinBatch, 50)
 	setDefault(&l.MaxBatch, 1000)
-	setDefault(&l.BatchTarget, 15*time.Millisecond)
+	setDefault(&l.BatchTarget, 50*time.Millisecond)
 	setDefault(&l.BatchTimeout, 30*time.Second)
 	setDefault(&l.IdleInTransaction, 10*time.Second)
 	setDefault(&l.LockTimeout, 5*time.Second)

@@ -18,6 +18,13 @@ type topicPartition struct {
 	id    int32
 }
 
+const (
+	// slowBatch is how many times its target a batch may take before it shrinks.
+	slowBatch = 4
+	// firstBatch is the part of the largest batch that a partition begins with.
+	firstBatch = 4
+)
+
 // partition is one claimed partition and the goroutine that applies its
 // events. The group starts it after a claim, and ends it when Kafka gives the
 // partition to another member or the process ends.
@@ -60,7 +67,7 @@ func newPartition(g *group, tp topicPartition) *partition {
 		group: g, topicPartition: tp, label: strconv.Itoa(int(tp.id)),
 		log:      g.log.With("topic", tp.topic, "partition", tp.id),
 		stopping: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1),
-		size: g.limits.MinBatch, accepting: true,
+		size: max(g.limits.MinBatch, g.limits.MaxBatch/firstBatch), accepting: true,
 	}
 	p.mirrored.Store(-1)
 	// Not a child of Run's context: a batch in hand may finish after the end
@@ -179,11 +186,14 @@ func (p *partition) committed(out *outcome, took time.Duration, records int) {
 }
 
 // resize steers the time of a batch: short enough that a rebalance and the
-// events behind it need not wait, long enough that the round trips are spread.
+// events behind it need not wait long, long enough that the round trips and
+// the flush to disk are spread. Between target and slowBatch times target it
+// stays, for a batch that waits for a busy disk is not made faster by being
+// smaller.
 func (p *partition) resize(took time.Duration, records int) {
 	limits := p.group.limits
 	switch {
-	case took > limits.BatchTarget*3/2:
+	case took > slowBatch*limits.BatchTarget:
 		p.size = max(p.size/2, limits.MinBatch)
 	case records >= p.size && took < limits.BatchTarget:
 		p.size = min(p.size*2, limits.MaxBatch)
