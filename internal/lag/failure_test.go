@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -28,23 +29,66 @@ func faulty(t *testing.T) (*cluster, *kfake.Cluster) {
 	return clusterAt(t, broker.Addrs()), broker.Cluster()
 }
 
+// The figures of the failure tests while nothing fails.
+const (
+	seller0  = "seller orders[0] lag=2 end=2 next=1\n"
+	seller1  = "seller orders[1] lag=3 end=3 next=0\n"
+	tracker0 = "tracker orders[0] lag=1 end=1 next=2\n"
+	tracker1 = "tracker orders[1] lag=0 end=0 seconds=0\n"
+)
+
+// failure is a fault and what is to be seen of it.
+type failure struct {
+	fault kfake.Fault
+	want  string // the figures that stay
+	err   string
+	more  int    // errors beside err
+	code  string // labels of the count of requests
+}
+
+func (f failure) run(t *testing.T) {
+	t.Helper()
+	c, k := faulty(t)
+	c.topic("orders", 2)
+	c.produce(append(records("orders", 0, 0, 3), records("orders", 1, 0, 3)...)...)
+	c.commit("seller", "orders", 0, 1)
+	c.commit("seller", "orders", 1, 0)
+	c.commit("tracker", "orders", 0, 2)
+	c.commit("tracker", "orders", 1, 3)
+	l, reg := c.measured(lag.Config{})
+
+	f.fault.Count = -1
+	broken := k.Fault(f.fault)
+	s, err := l.Collect(c.ctx())
+	if err == nil || !strings.Contains(err.Error(), f.err) || s.Complete {
+		t.Errorf("got error %v, complete %v, want an incomplete cycle with %q", err, s.Complete, f.err)
+	}
+	if len(s.Errors) != 1+f.more {
+		t.Errorf("got %d errors %v, want %d", len(s.Errors), s.Errors, 1+f.more)
+	}
+	if diff := cmp.Diff(f.want, shortened(lines(s))); diff != "" {
+		t.Errorf("lag (-want +got):\n%s", diff)
+	}
+	series := scrape(t, reg)
+	if up := series["orderflow_lag_collector_up{cluster=test}"]; up != 0 {
+		t.Errorf("got up %v, want 0", up)
+	}
+	if series["orderflow_lag_collector_requests_total{"+f.code+"}"] == 0 {
+		t.Errorf("got requests %v, want some with %s", pick(series, "orderflow_lag_collector_requests_total"), f.code)
+	}
+
+	broken.Remove()
+	whole := lines(c.collect(l))
+	if diff := cmp.Diff(seller0+seller1+tracker0+tracker1, whole); diff != "" {
+		t.Errorf("lag afterwards (-want +got):\n%s", diff)
+	}
+}
+
 // A failure takes away the figures that it concerns and no others, says what
 // failed, and makes the cycle incomplete.
 func TestAFailureTakesAwayOnlyWhatItConcerns(t *testing.T) {
 	t.Parallel()
-	const (
-		seller0  = "seller orders[0] lag=2 end=2 next=1\n"
-		seller1  = "seller orders[1] lag=3 end=3 next=0\n"
-		tracker0 = "tracker orders[0] lag=1 end=1 next=2\n"
-		tracker1 = "tracker orders[1] lag=0 end=0 seconds=0\n"
-	)
-	for name, test := range map[string]struct {
-		fault kfake.Fault
-		want  string
-		err   string
-		more  int // errors beside err
-		code  string
-	}{
+	for name, test := range map[string]failure{
 		"list groups": {
 			fault: kfake.Fault{Keys: []kmsg.Key{kmsg.ListGroups}, TopLevel: true, Err: kerr.ClusterAuthorizationFailed},
 			err:   "list groups of broker 0: CLUSTER_AUTHORIZATION_FAILED",
@@ -95,40 +139,7 @@ func TestAFailureTakesAwayOnlyWhatItConcerns(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, k := faulty(t)
-			c.topic("orders", 2)
-			c.produce(append(records("orders", 0, 0, 3), records("orders", 1, 0, 3)...)...)
-			c.commit("seller", "orders", 0, 1)
-			c.commit("seller", "orders", 1, 0)
-			c.commit("tracker", "orders", 0, 2)
-			c.commit("tracker", "orders", 1, 3)
-			l, reg := c.measured(lag.Config{})
-
-			test.fault.Count = -1
-			broken := k.Fault(test.fault)
-			s, err := l.Collect(c.ctx())
-			if err == nil || !strings.Contains(err.Error(), test.err) || s.Complete {
-				t.Errorf("got error %v, complete %v, want an incomplete cycle with %q", err, s.Complete, test.err)
-			}
-			if len(s.Errors) != 1+test.more {
-				t.Errorf("got %d errors %v, want %d", len(s.Errors), s.Errors, 1+test.more)
-			}
-			if diff := cmp.Diff(test.want, shortened(lines(s))); diff != "" {
-				t.Errorf("lag (-want +got):\n%s", diff)
-			}
-			series := scrape(t, reg)
-			if up := series["orderflow_lag_collector_up{cluster=test}"]; up != 0 {
-				t.Errorf("got up %v, want 0", up)
-			}
-			if series["orderflow_lag_collector_requests_total{"+test.code+"}"] == 0 {
-				t.Errorf("got requests %v, want some with %s", pick(series, "orderflow_lag_collector_requests_total"), test.code)
-			}
-
-			broken.Remove()
-			whole := lines(c.collect(l))
-			if diff := cmp.Diff(seller0+seller1+tracker0+tracker1, whole); diff != "" {
-				t.Errorf("lag afterwards (-want +got):\n%s", diff)
-			}
+			test.run(t)
 		})
 	}
 }
@@ -275,17 +286,17 @@ func TestCompactedOffsetsArePassedOver(t *testing.T) {
 	}
 	t.Cleanup(k.Close)
 	c := clusterAt(t, k.ListenAddrs())
-	compact := "compact"
-	_, err = c.adm.CreateTopic(c.ctx(), 1, 1, map[string]*string{"cleanup.policy": &compact}, "stock")
+	configs := map[string]*string{"cleanup.policy": kadm.StringPtr("compact"), "retention.ms": kadm.StringPtr("-1")}
+	_, err = c.adm.CreateTopic(c.ctx(), 1, 1, configs, "stock")
 	c.must(err)
-	for i, key := range []string{"a", "b", "a", "b", "a", "b", "c"} { // offsets 0 to 3 go
+	for i, key := range []string{"z", "a", "b", "a", "b", "a", "b", "c"} { // offsets 1 to 4 go
 		r := records("stock", 0, i, 1)[0]
 		r.Key = []byte(key)
 		c.produce(r)
 	}
 	k.Compact()
 	c.commit("seller", "stock", 0, 1)
-	if diff := cmp.Diff("seller stock[0] lag=6 end=6 next=4\n", lines(c.collect(c.collector(lag.Config{})))); diff != "" {
+	if diff := cmp.Diff("seller stock[0] lag=7 end=7 next=5\n", lines(c.collect(c.collector(lag.Config{})))); diff != "" {
 		t.Errorf("lag (-want +got):\n%s", diff)
 	}
 }
