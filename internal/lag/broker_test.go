@@ -1,6 +1,7 @@
 package lag
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -30,7 +31,7 @@ func TestCommitsAreToldFromErrorsAndFromNone(t *testing.T) {
 	}
 	g := &group{Group: Group{Name: "seller"}, unread: true}
 	a := &asker{}
-	if first := a.committed(g, &answer); first != error(kerr.TopicAuthorizationFailed) {
+	if first := a.committed(g, &answer); !errors.Is(first, kerr.TopicAuthorizationFailed) {
 		t.Errorf("got first error %v, want that of partition 4", first)
 	}
 	if diff := cmp.Diff(map[logKey]int64{{"orders", 0}: 7, {"orders", 1}: 0}, g.commits, cmp.AllowUnexported(logKey{})); diff != "" {

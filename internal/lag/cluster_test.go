@@ -55,7 +55,7 @@ func clusterAt(t *testing.T, brokers []string) *cluster {
 }
 
 func (c *cluster) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 	c.t.Cleanup(cancel)
 	return ctx
 }

@@ -1,6 +1,7 @@
 package lag
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -199,7 +200,7 @@ func partition(t *testing.T, word string) logKey {
 // word that is none.
 func asError(word string) error {
 	for code := range int16(200) {
-		if err, ok := kerr.ErrorForCode(code).(*kerr.Error); ok && err.Message == word {
+		if err, ok := errors.AsType[*kerr.Error](kerr.ErrorForCode(code)); ok && err.Message == word {
 			return err
 		}
 	}
