@@ -129,7 +129,7 @@ type consumeCommand struct {
 	kafkaFlag
 	registryFlag
 	metricsFlag
-	Groups []string            `arg:"" help:"Groups to run: notification, seller, logistics, loyalty."`
+	Groups []string            `arg:"" help:"Groups to run, by name; an unknown one is answered with the names there are."`
 	Mail   notification.Config `embed:"" prefix:"mail-"`
 }
 

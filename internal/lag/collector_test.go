@@ -252,7 +252,7 @@ func TestLagIsRightWhenLeadersAndCoordinatorsAreSpread(t *testing.T) {
 	t.Parallel()
 	c := threeBrokers(t)
 	c.topic("orders", 6)
-	groups := []string{"loyalty", "logistics", "notification", "seller", "tracker"}
+	groups := []string{"ledger", "logistics", "notification", "seller", "tracker"}
 	var want strings.Builder
 	for p := range int32(6) {
 		c.produce(records("orders", p, 0, 10)...)
