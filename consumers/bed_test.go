@@ -164,7 +164,7 @@ func (b *bed) run(opts ...memberOption) *member {
 	c, d := ledger(), Deps{
 		DB: b.db, Kafka: kafka.Config{Brokers: b.brokers}, Decoder: b.decoder, Log: testenv.Logger(b.t), Metrics: m.metrics,
 		Limits: Limits{
-			SessionTimeout: sessionTimeout(), CommitInterval: 50 * time.Millisecond, RetryMin: 5 * time.Millisecond,
+			SessionTimeout: sessionTimeout(), RebalanceTimeout: 3 * sessionTimeout(), CommitInterval: 50 * time.Millisecond, RetryMin: 5 * time.Millisecond,
 			RetryMax: 50 * time.Millisecond, ReclaimWait: 100 * time.Millisecond, StopRetry: 100 * time.Millisecond,
 			LockTimeout: time.Second, IdleInTransaction: 2 * time.Second,
 		},

@@ -16,7 +16,7 @@ type Limits struct {
 	BatchTimeout time.Duration
 	// IdleInTransaction is how long a transaction may sit without a statement
 	// before the server ends it, so that a frozen process cannot hold a
-	// partition. Keep it below Kafka's rebalance timeout (60 s). Default 10 s.
+	// partition. Keep it below RebalanceTimeout. Default 10 s.
 	IdleInTransaction time.Duration
 	// LockTimeout bounds the wait for a row lock, in a claim and in a batch.
 	// Default 5 s.
@@ -29,6 +29,10 @@ type Limits struct {
 	// SessionTimeout is how long Kafka waits for a silent member before it
 	// gives its partitions to others. Default 10 s.
 	SessionTimeout time.Duration
+	// RebalanceTimeout is how long a rebalance waits for a member that was
+	// asked to join again. Members answer within RevokeWait and a moment, so
+	// it is short: a dead one holds up the others no longer. Default 20 s.
+	RebalanceTimeout time.Duration
 	// RevokeWait is how long a rebalance waits for a batch in hand. Default 2 s.
 	RevokeWait time.Duration
 	// CommitInterval is the pace of the mirror in Kafka. Default 1 s.
@@ -56,6 +60,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.BufferBytes, 16<<20)
 	setDefault(&l.FetchBytes, 4<<20)
 	setDefault(&l.SessionTimeout, 10*time.Second)
+	setDefault(&l.RebalanceTimeout, 20*time.Second)
 	setDefault(&l.RevokeWait, 2*time.Second)
 	setDefault(&l.CommitInterval, time.Second)
 	setDefault(&l.RetryMin, 100*time.Millisecond)

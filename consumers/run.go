@@ -158,6 +158,7 @@ func (g *group) options() []kgo.Opt {
 		kgo.ConsumeTopics(g.topics...),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(g.limits.SessionTimeout),
+		kgo.RebalanceTimeout(g.limits.RebalanceTimeout),
 		kgo.HeartbeatInterval(min(3*time.Second, g.limits.SessionTimeout/3)),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.DisableAutoCommit(),
