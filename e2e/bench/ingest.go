@@ -45,7 +45,7 @@ func Ingest(ctx context.Context, o IngestOptions) ([]Row, error) {
 	if err := errors.Join(l.migrateOutbox(ctx), orders.Migrate(ctx, l.db)); err != nil {
 		return nil, err
 	}
-	shape, err := l.sampleOrder(ctx)
+	shape, err := l.sampleOrder(ctx, o)
 	if err != nil {
 		return nil, err
 	}

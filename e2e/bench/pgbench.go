@@ -22,18 +22,25 @@ type orderShape struct {
 	schemaFP                       int64
 }
 
-// sampleOrder takes the shape of the orders that the bench sends.
-func (l *lab) sampleOrder(ctx context.Context) (orderShape, error) {
-	rows, err := prepareOrders(ctx, preparedOrders)
+// sampleSize is how many orders the shape is taken from.
+const sampleSize = 2000
+
+// sampleOrder takes the shape of the orders that the bench sends from what the
+// service stores of them.
+func (l *lab) sampleOrder(ctx context.Context, o IngestOptions) (s orderShape, err error) {
+	o.BulkOrders = sampleSize
+	if _, err := l.withOrders(ctx, o, func(addr string) (float64, error) { return sendBulk(ctx, addr, o, -1) }); err != nil {
+		return s, err
+	}
+	err = l.db.QueryRow(ctx, `
+		SELECT (SELECT round(avg(line_count)) FROM orders.orders), (SELECT round(avg(octet_length(doc))) FROM orders.orders),
+		  (SELECT round(avg(octet_length(response))) FROM orders.idempotency_keys),
+		  round(avg(octet_length(payload))), round(avg(octet_length(headers))), min(schema_fp)
+		FROM outbox.events`).Scan(&s.lines, &s.doc, &s.receipt, &s.payload, &s.headers, &s.schemaFP)
 	if err != nil {
-		return orderShape{}, err
+		return s, fmt.Errorf("take the shape of an order: %w", err)
 	}
-	s := orderShape{lines: 5, doc: 690, receipt: 200, schemaFP: rows[0].SchemaFP}
-	for _, r := range rows {
-		s.payload += len(r.Payload)
-		s.headers += len(r.Headers)
-	}
-	s.payload, s.headers = s.payload/len(rows), s.headers/len(rows)
+	l.log.Info("shape of an order", "lines", s.lines, "doc_bytes", s.doc, "receipt_bytes", s.receipt, "payload_bytes", s.payload, "headers_bytes", s.headers)
 	return s, nil
 }
 
