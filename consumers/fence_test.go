@@ -28,8 +28,11 @@ func TestTheFenceMovesPositionSumsAndSourcesTogetherOrRaises(t *testing.T) {
 		name                  string
 		fence, expected, next int64
 	}{
-		{"an older fence", 4, 10, 20}, {"a newer fence", 6, 10, 20},
-		{"a position that moved on", 5, 9, 20}, {"a position that is ahead", 5, 11, 20}, {"no step", 5, 10, 10},
+		{"an older fence", 4, 10, 20},
+		{"a newer fence", 6, 10, 20},
+		{"a position that moved on", 5, 9, 20},
+		{"a position that is ahead", 5, 11, 20},
+		{"no step", 5, 10, 10},
 	} {
 		if err := fence(c.fence, c.expected, c.next); pg.Code(err) != sqlstateFenced {
 			t.Errorf("%s: got %v, want SQLSTATE %s", c.name, err, sqlstateFenced)

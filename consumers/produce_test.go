@@ -68,7 +68,8 @@ func (b *bed) encode(e schemas.Event) *kgo.Record {
 	return &kgo.Record{
 		Topic: ordersTopic, Partition: part, Key: []byte(m.OrderID), Value: value, Timestamp: now,
 		Headers: []kgo.RecordHeader{
-			{Key: kafka.HeaderID, Value: []byte(m.EventID)}, {Key: kafka.HeaderType, Value: []byte(s.FullName)},
+			{Key: kafka.HeaderID, Value: []byte(m.EventID)},
+			{Key: kafka.HeaderType, Value: []byte(s.FullName)},
 			{Key: kafka.HeaderPosition, Value: position.Append(nil)},
 		},
 	}

@@ -143,7 +143,8 @@ func TestACompactedTopicMayHaveHoles(t *testing.T) {
 	g := &group{handlers: map[string]*Handler{}, compacted: map[string]bool{schemas.StockTopic: true}}
 	seq := sequence{testSource: {1, 5}}
 	r := &kgo.Record{Topic: schemas.StockTopic, Headers: []kgo.RecordHeader{
-		{Key: kafka.HeaderID, Value: []byte(uuid.NewString())}, {Key: kafka.HeaderType, Value: []byte("x")},
+		{Key: kafka.HeaderID, Value: []byte(uuid.NewString())},
+		{Key: kafka.HeaderType, Value: []byte("x")},
 		{Key: kafka.HeaderPosition, Value: kafka.Position{Incarnation: 1, N: 9, Source: testSource}.Append(nil)},
 	}}
 	if _, stop := g.open(r, seq); stop != nil {
