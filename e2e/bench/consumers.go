@@ -49,8 +49,9 @@ func (e *effects) add(o *schemas.OrderPlaced) {
 func (e *effects) args() []any { return []any{e.orders, e.customers, e.totals, e.at} }
 
 // Consumers applies a topic's events through the runtime (fetch, decode,
-// fence, position, self-check, effects), beside bare inserts of the same rows
-// in batches.
+// fence, position, self-check, effects), beside a plain consumer that inserts
+// the same rows in batches without position and fence, and beside the inserts
+// alone, without Kafka and Avro.
 func Consumers(ctx context.Context, o ConsumersOptions) ([]Row, error) {
 	l, err := newLab(ctx, o.Options)
 	if err != nil {
@@ -70,7 +71,7 @@ func Consumers(ctx context.Context, o ConsumersOptions) ([]Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	var applied, bare []float64
+	var applied, plain, bare []float64
 	for round := range o.Rounds {
 		b, err := l.bareRound(ctx, batches, o.Events)
 		if err != nil {
@@ -80,11 +81,19 @@ func Consumers(ctx context.Context, o ConsumersOptions) ([]Row, error) {
 		if err != nil {
 			return nil, err
 		}
-		applied, bare = append(applied, a), append(bare, b)
-		l.log.Info("measured", "round", round+1, "effects", a, "bare", b)
+		p, err := l.plainRound(ctx, o.Events)
+		if err != nil {
+			return nil, err
+		}
+		applied, plain, bare = append(applied, a), append(plain, p), append(bare, b)
+		l.log.Info("measured", "round", round+1, "effects", a, "plain", p, "bare", b)
 	}
-	return []Row{compared("consumer effects, fenced", "effects/s",
-		fmt.Sprintf("bare inserts of the same rows, %d a statement, %d connections", bareBatch, effectConns), applied, bare, minEffectsRatio)}, nil
+	return []Row{
+		compared("consumer effects, fenced", "effects/s",
+			"a plain consumer: the same fetch, decode and batch inserts, without position and fence", applied, plain, minEffectsRatio),
+		compared("consumer effects, against inserts", "effects/s",
+			fmt.Sprintf("the bare inserts alone, %d rows a statement, %d connections", bareBatch, effectConns), applied, bare, 0),
+	}, nil
 }
 
 // bareBatches makes rows like those of the events, without decoding them.
