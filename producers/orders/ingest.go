@@ -23,8 +23,8 @@ const (
 	// transaction holds; usually the other writer of the same stream.
 	streamLockWait = 2 * time.Second
 
-	bulkOrders = 500
-	bulkBytes  = 1 << 20
+	bulkOrders = 1000
+	bulkBytes  = 2 << 20
 	// bulksInFlight bounds the batches between parser and results.
 	bulksInFlight = 4
 )

@@ -52,7 +52,7 @@ func bulkLines(prefix string, n int) []string {
 func TestAStreamCanBeSentAgain(t *testing.T) {
 	t.Parallel()
 	h := start(t, Config{})
-	const n = 1300 // three batches
+	const n = 2300 // three batches
 	lines := bulkLines("again", n)
 	first := results(t, h.ingest(lines...))
 	second := results(t, h.ingest(lines...))

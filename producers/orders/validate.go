@@ -126,13 +126,8 @@ func (o *Order) money(f *faults) {
 
 // amount reads one amount and raises the order's scale to what it needs.
 func (o *Order) amount(f *faults, m *Money, where place) {
-	switch _, known := currencies[m.Currency]; {
-	case m.Currency == "":
-		f.add(where.in("/currency"), reasonMissing, "is required")
-	case !known:
-		f.add(where.in("/currency"), reasonUnknownCurrency, "must be a currency code of ISO 4217")
-	case o.currency != "" && m.Currency != o.currency:
-		f.add(where.in("/currency"), reasonMixedCurrencies, "must be "+o.currency+" as in the first line")
+	if m.Currency != o.currency || o.currency == "" {
+		f.currency(m.Currency, o.currency, where.in("/currency"))
 	}
 	switch {
 	case m.Amount == "":
@@ -142,6 +137,19 @@ func (o *Order) amount(f *faults, m *Money, where place) {
 			"must be a decimal string of up to 12 digits and 4 decimals, not negative")
 	}
 	o.scale = max(o.scale, m.scale)
+}
+
+// currency names what is wrong with a currency that is not the order's. An
+// order's own is unknown ("") if the first line's was no currency.
+func (f *faults) currency(given, order string, where place) {
+	switch _, known := currencies[given]; {
+	case given == "":
+		f.add(where, reasonMissing, "is required")
+	case !known:
+		f.add(where, reasonUnknownCurrency, "must be a currency code of ISO 4217")
+	case order != "":
+		f.add(where, reasonMixedCurrencies, "must be "+order+" as in the first line")
+	}
 }
 
 func (o *Order) addUp(f *faults) {
