@@ -122,26 +122,42 @@ func (p *partition) transact(items []item, how mode) (*outcome, error) {
 	defer cancel()
 	out := &outcome{move: moveOver(items)}
 	p.group.faults.beforeBegin(p)
-	tx, held, err := p.begin(ctx, out.move, items)
-	if err != nil {
-		return nil, err
-	}
-	defer rollback(ctx, tx)
-	if how == together {
-		err = p.applyTogether(ctx, tx, items, held, out)
-	} else {
-		err = p.applyOneByOne(ctx, tx, items, held, out)
+	tx := &batchTx{p: p, ctx: ctx, move: out.move}
+	defer tx.end(ctx)
+	err := p.effects(ctx, tx, items, how, out)
+	if err == nil {
+		err = tx.open(ctx) // where there was nothing to say
 	}
 	if err == nil {
-		err = p.writeHolds(ctx, tx, out.holds)
+		err = tx.commit(ctx)
 	}
-	if err == nil {
-		err = p.commit(ctx, tx, out.move)
+	if tx.err != nil {
+		err = tx.err // whatever a handler made of it
 	}
 	if err != nil {
 		return nil, fmt.Errorf("apply %s[%d]@%d..%d: %w", p.topic, p.id, p.next, out.move.next-1, err)
 	}
 	return out, nil
+}
+
+// effects runs the handlers and writes what they set aside. Which keys are
+// held is asked only where the partition has holds.
+func (p *partition) effects(ctx context.Context, tx *batchTx, items []item, how mode, out *outcome) error {
+	held := map[string]bool{}
+	if p.openHolds > 0 {
+		var err error
+		if held, err = tx.openHeld(ctx, items); err != nil {
+			return err
+		}
+	}
+	run := p.applyTogether
+	if how == oneByOne {
+		run = p.applyOneByOne
+	}
+	if err := run(ctx, tx, items, held, out); err != nil {
+		return err
+	}
+	return p.writeHolds(ctx, tx, out.holds)
 }
 
 func (p *partition) applyTogether(ctx context.Context, tx pgx.Tx, items []item, held map[string]bool, out *outcome) error {
@@ -205,7 +221,7 @@ func (p *partition) savepoint(ctx context.Context, tx pgx.Tx, c call) error {
 	if err != nil {
 		return fmt.Errorf("set savepoint: %w", err)
 	}
-	if err := p.call(ctx, nested, c); err != nil {
+	if err := p.call(ctx, nestedTx{nested}, c); err != nil {
 		if rerr := nested.Rollback(ctx); rerr != nil {
 			return fmt.Errorf("roll back to savepoint: %w", rerr)
 		}
@@ -229,16 +245,8 @@ func (p *partition) call(ctx context.Context, tx pgx.Tx, c call) (err error) {
 		}
 		p.group.metrics.handlerSeconds.WithLabelValues(p.topic, c.handler.schema.FullName).Observe(time.Since(began).Seconds())
 	}()
-	return c.handler.apply(ctx, handlerTx{tx}, c.batch)
+	return c.handler.apply(ctx, tx, c.batch)
 }
-
-// handlerTx is the transaction as a handler sees it: the runtime ends it.
-type handlerTx struct{ pgx.Tx }
-
-var errNotYours = errors.New("the runtime ends this transaction; a handler returns an error to roll it back")
-
-func (handlerTx) Commit(context.Context) error   { return errNotYours }
-func (handlerTx) Rollback(context.Context) error { return errNotYours }
 
 func handledKeys(items []item) [][]byte {
 	var keys [][]byte

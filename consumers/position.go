@@ -2,7 +2,6 @@ package consumers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -69,73 +68,6 @@ func (m *move) note(i *item) {
 	m.sources = append(m.sources, i.position.Source)
 	m.incarnations = append(m.incarnations, int64(i.position.Incarnation))
 	m.ns = append(m.ns, int64(i.position.N))
-}
-
-// begin opens the transaction of a batch in one round trip: begin, fence, and,
-// only where the partition has holds, which keys of items are held. A refused
-// fence is a fencedError.
-func (p *partition) begin(ctx context.Context, m move, items []item) (pgx.Tx, map[string]bool, error) {
-	b := &pgx.Batch{}
-	b.BeginTx(pgx.TxOptions{})
-	limits := p.group.limits
-	b.Queue(settingsSQL, milliseconds(limits.IdleInTransaction), milliseconds(limits.LockTimeout))
-	b.Queue(p.group.faults.fenceSQL(), p.group.name, p.topic, p.id, p.fence, p.next, m.next, m.epoch,
-		m.count, m.hash, m.recordTS, m.sources, m.incarnations, m.ns)
-	if p.openHolds > 0 {
-		b.Queue(heldKeysSQL, p.group.name, p.topic, p.id, handledKeys(items))
-	}
-	br := p.group.db.SendBatch(ctx, b)
-	tx := br.Tx()
-	held, err := readBegin(br, b.Len())
-	if cerr := br.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		rollback(ctx, tx)
-		if pg.Code(err) == sqlstateFenced {
-			return nil, nil, &fencedError{err}
-		}
-		return nil, nil, fmt.Errorf("begin: %w", err)
-	}
-	return tx, held, nil
-}
-
-func readBegin(br pgx.BatchResults, queries int) (map[string]bool, error) {
-	held := map[string]bool{}
-	for range min(queries, 3) { // begin, settings, fence
-		if _, err := br.Exec(); err != nil {
-			return nil, err
-		}
-	}
-	if queries <= 3 {
-		return held, nil
-	}
-	rows, err := br.Query()
-	if err != nil {
-		return nil, err
-	}
-	keys, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
-	for _, k := range keys {
-		held[string(k)] = true
-	}
-	return held, err
-}
-
-// commit ends the transaction. When the answer is lost it reads the row back:
-// either the position moved and so did everything else, or nothing did.
-func (p *partition) commit(ctx context.Context, tx pgx.Tx, m move) error {
-	p.group.faults.beforeCommit(p)
-	err := tx.Commit(ctx)
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, pgx.ErrTxCommitRollback):
-		return fmt.Errorf("commit: a handler went on after a failed statement: %w", err)
-	case !pg.Ambiguous(err):
-		return fmt.Errorf("commit: %w", err)
-	}
-	p.log.WarnContext(ctx, "lost the answer to a commit, reading the position back", "error", err)
-	return p.readBack(m, err)
 }
 
 // readBack asks until the database answers or the partition is given up; then
