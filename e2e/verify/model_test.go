@@ -1,7 +1,6 @@
 package verify
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -174,8 +173,8 @@ func compare(t *rapid.T, dir string, rows, records []event) *check {
 	}
 	fatal(t, c.rows.seal())
 	fatal(t, c.records.seal())
-	fatal(t, c.match(context.Background()))
-	fatal(t, c.followVersions(context.Background()))
+	fatal(t, c.match(t.Context()))
+	fatal(t, c.followVersions(t.Context()))
 	return c
 }
 

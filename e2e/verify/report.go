@@ -178,11 +178,18 @@ type Mismatch struct {
 // faults lists the findings in the order of the table.
 func (r *Report) faults() []fault {
 	return []fault{
-		{"missing in Kafka", &r.Missing}, {"more than once in Kafka", &r.Duplicated}, {"phantoms (in Kafka, not in the outbox)", &r.Phantoms},
-		{"ahead of the checkpoint's point", &r.Early}, {"ids repeated in the outbox", &r.RepeatedRows},
-		{"in the wrong place", &r.Misplaced}, {"unreadable", &r.Unreadable},
-		{"numbers missing", &r.NumberGaps}, {"numbers repeated", &r.NumberRepeats},
-		{"versions missing", &r.VersionGaps}, {"versions repeated", &r.VersionRepeats}, {"out of order", &r.Reordered},
+		{"missing in Kafka", &r.Missing},
+		{"more than once in Kafka", &r.Duplicated},
+		{"phantoms (in Kafka, not in the outbox)", &r.Phantoms},
+		{"ahead of the checkpoint's point", &r.Early},
+		{"ids repeated in the outbox", &r.RepeatedRows},
+		{"in the wrong place", &r.Misplaced},
+		{"unreadable", &r.Unreadable},
+		{"numbers missing", &r.NumberGaps},
+		{"numbers repeated", &r.NumberRepeats},
+		{"versions missing", &r.VersionGaps},
+		{"versions repeated", &r.VersionRepeats},
+		{"out of order", &r.Reordered},
 	}
 }
 

@@ -1,7 +1,6 @@
 package verify_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -353,7 +352,7 @@ func TestAPointWithinAWindowSplitsTheOutboxExactly(t *testing.T) {
 			// The window's rows come before the published ones in seq: they
 			// were written first and committed last.
 			late := must(w.db.Begin(t.Context()))(t)
-			defer func() { _ = late.Rollback(context.Background()) }()
+			defer func() { _ = late.Rollback(t.Context()) }() // after the commit it does nothing
 			check(t, outbox.Append(t.Context(), late, orders("late", 28)...))
 			w.fill(4)
 			p := w.openPages()

@@ -68,7 +68,7 @@ func StartApacheKafka(ctx context.Context, dir string, c ApacheKafkaConfig) (*Ap
 	if k.claim, err = claimDirectory(dir); err != nil {
 		return nil, fmt.Errorf("start apache kafka: %w", err)
 	}
-	if err := errors.Join(k.choosePorts(), k.format(ctx)); err == nil {
+	if err = errors.Join(k.choosePorts(), k.format(ctx)); err == nil {
 		err = k.launch(ctx)
 	}
 	if err != nil {

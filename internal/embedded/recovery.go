@@ -86,8 +86,9 @@ func settle(logs []*partitionLog, producers *producerLog) map[transaction]bool {
 	}
 	for _, l := range logs {
 		for t := range l.open {
-			l.endTransaction(t, ends[t])
-			ends[t] = ends[t] // an entry also for an abort
+			commit := ends[t]
+			l.endTransaction(t, commit)
+			ends[t] = commit // an entry also for an abort
 		}
 	}
 	return ends

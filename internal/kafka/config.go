@@ -108,5 +108,5 @@ func (l logger) Log(level kgo.LogLevel, msg string, kv ...any) {
 		// an error and is logged where it is handled.
 		to = slog.LevelWarn
 	}
-	l.log.Log(context.Background(), to, "kafka client: "+msg, kv...)
+	l.log.Log(context.Background(), to, "kafka client reports", append([]any{"report", msg}, kv...)...)
 }

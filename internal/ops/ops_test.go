@@ -21,7 +21,7 @@ func TestServerAnswersItsOperators(t *testing.T) {
 		t.Fatal(err)
 	}
 	notYet := errors.New("no database")
-	var ready error = notYet
+	ready := notYet
 	s := ops.Server{Listener: l, Registry: ops.NewRegistry(), Ready: func(context.Context) error { return ready }, Log: testenv.Logger(t)}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

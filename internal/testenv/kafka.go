@@ -147,7 +147,8 @@ func (k *realKafka) setHolder(name string) {
 // clearKafka deletes all topics and groups, and waits until they are gone. A group can be deleted only when its
 // members have left, which a killed member does by its session timeout.
 func clearKafka(ctx context.Context, addrs []string) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.DisableClientMetrics())
+	// Listings come from the client's metadata, which is 5 s old at worst by default.
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.DisableClientMetrics(), kgo.MetadataMinAge(20*time.Millisecond))
 	if err != nil {
 		return err
 	}

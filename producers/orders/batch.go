@@ -15,10 +15,6 @@ import (
 	"orderflow/internal/pg"
 )
 
-// splitLockWait replaces a session's lockWait once a batch has waited in vain:
-// the parts without the key that is held elsewhere should not wait again.
-const splitLockWait = 20 * time.Millisecond
-
 // lockNotAvailable is the SQLSTATE of a lock_timeout.
 const lockNotAvailable = "55P03"
 
@@ -74,7 +70,7 @@ func (c *committer) commit(ctx context.Context, batch []*entry) bool {
 	defer cancel()
 	begun := time.Now()
 	sortByKey(batch)
-	c.settle(ctx, batch, c.session.lockWait)
+	c.settle(ctx, batch, false)
 	c.metrics.committed(c.door, len(batch), time.Since(begun))
 	return !c.lost
 }
@@ -82,8 +78,8 @@ func (c *committer) commit(ctx context.Context, batch []*entry) bool {
 // settle writes entries sorted by key. If the database refuses the data of
 // one, or one key is held by another transaction, it halves the batch until
 // only that one is left without its order.
-func (c *committer) settle(ctx context.Context, batch []*entry, lockWait time.Duration) {
-	won, err := c.attempt(ctx, batch, lockWait)
+func (c *committer) settle(ctx context.Context, batch []*entry, hurry bool) {
+	won, err := c.attempt(ctx, batch, hurry)
 	held := pg.Code(err) == lockNotAvailable
 	switch {
 	case err == nil:
@@ -97,8 +93,8 @@ func (c *committer) settle(ctx context.Context, batch []*entry, lockWait time.Du
 	case len(batch) > 1 && (held || badData(err)):
 		c.metrics.split(held)
 		half := len(batch) / 2
-		c.settle(ctx, batch[:half], splitLockWait)
-		c.settle(ctx, batch[half:], splitLockWait)
+		c.settle(ctx, batch[:half], true)
+		c.settle(ctx, batch[half:], true)
 	case held:
 		batch[0].problem = problemOf(codeInProgress, "")
 	case badData(err):
@@ -131,10 +127,10 @@ func badData(err error) bool {
 // waits for the lost one if that is still running, and finds the keys if it
 // did commit. Those entries come back as not won and their lookup shows that
 // the stored order is their own.
-func (c *committer) attempt(ctx context.Context, batch []*entry, lockWait time.Duration) ([]*entry, error) {
+func (c *committer) attempt(ctx context.Context, batch []*entry, hurry bool) ([]*entry, error) {
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		once, cancel := context.WithTimeout(ctx, c.patience/2)
-		won, err := c.session.write(once, batch, lockWait)
+		won, err := c.session.write(once, batch, hurry)
 		cancel()
 		if err == nil || pg.Code(err) == lockNotAvailable || !pg.Retryable(err) && !pg.Ambiguous(err) {
 			return won, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"testing"
 	"time"
@@ -39,8 +40,8 @@ func FuzzDecodeOrder(f *testing.F) {
 			p, err = prepare(context.Background(), keyOf{"default", "key"}, &o, now)
 		}
 		if err != nil {
-			wrong, ok := err.(*problem)
-			if !ok || wrong.Status < 400 || wrong.Status > 499 {
+			var wrong *problem
+			if !errors.As(err, &wrong) || wrong.Status < 400 || wrong.Status > 499 {
 				t.Fatalf("refused with %v", err)
 			}
 			if !json.Valid(wrong.marshal()) || bytes.Contains(wrong.marshal(), []byte(codeInternal)) {

@@ -206,7 +206,7 @@ func (st *stream) read() {
 			st.blocks <- b
 		}
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			st.stop(problemOf(codeBodyUnreadable, "Nothing came for "+st.service.cfg.StreamIdle.String()+"."))

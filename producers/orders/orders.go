@@ -85,8 +85,13 @@ func (c Config) Validate() error {
 		name string
 		n    int
 	}{
-		{"writers", c.Writers}, {"batch orders", c.BatchOrders}, {"queue orders", c.QueueOrders}, {"streams", c.Streams},
-		{"stream idle", int(c.StreamIdle)}, {"patience", int(c.Patience)}, {"stop timeout", int(c.StopTimeout)},
+		{"writers", c.Writers},
+		{"batch orders", c.BatchOrders},
+		{"queue orders", c.QueueOrders},
+		{"streams", c.Streams},
+		{"stream idle", int(c.StreamIdle)},
+		{"patience", int(c.Patience)},
+		{"stop timeout", int(c.StopTimeout)},
 	} {
 		if n.n < 0 {
 			errs = append(errs, fmt.Errorf("orders: %s must not be negative", n.name))
@@ -266,6 +271,6 @@ func (s *Service) serve(ctx context.Context) error {
 		s.log.Warn("cut requests that did not finish in time", "err", err)
 		_ = srv.Close()
 	}
-	<-served
+	<-served // what ended the serving is that it was told to
 	return nil
 }

@@ -51,52 +51,98 @@ type kind struct {
 
 // catalogue holds every problem that this service answers with.
 var catalogue = map[code]kind{
-	codeMalformedJSON: {http.StatusBadRequest, "Malformed JSON",
-		"The body is not one valid JSON value: broken syntax, a member named twice, text that is not UTF-8, or something after the value.", ""},
-	codeInvalidOrder: {http.StatusUnprocessableEntity, "Invalid request body",
-		"The body is JSON but not a valid request. errors lists up to 20 places and what is wrong there. Repeating it unchanged cannot succeed.", ""},
-	codeInvalidParameter: {http.StatusBadRequest, "Invalid parameter",
-		"A header or a query parameter has a value that is not allowed.", ""},
-	codeKeyMissing: {http.StatusBadRequest, "Idempotency-Key missing",
-		"The request must carry an Idempotency-Key header, so that it can be repeated without a second order.", ""},
-	codeKeyInvalid: {http.StatusBadRequest, "Idempotency-Key invalid",
-		"The key must be 16 to 128 printable ASCII characters, quoted or bare, given once.", ""},
-	codeKeyReused: {http.StatusUnprocessableEntity, "Idempotency key reused",
-		"This client used the key before for another request. Nothing was done. A new request needs a new key.", ""},
-	codeInProgress: {http.StatusConflict, "Request in progress",
-		"Another request holds the same key or the same order and has not finished. Repeat this one after Retry-After seconds.", defaultRetryAfterSecs},
-	codeBodyTooLarge: {http.StatusRequestEntityTooLarge, "Body too large",
-		"A single order may be up to 1 MiB of JSON, a line of a bulk ingest up to 256 KiB.", ""},
-	codeOrderTooLarge: {http.StatusUnprocessableEntity, "Order too large",
-		"The order's event would be too large to publish. Split the order.", ""},
-	codeUnsupportedMedia: {http.StatusUnsupportedMediaType, "Unsupported media type",
-		"Single requests take application/json; a bulk ingest takes application/x-ndjson or application/jsonl, plain or with Content-Encoding: gzip.", ""},
-	codeNotFound: {http.StatusNotFound, "Not found",
-		"There is nothing at this path. /openapi.json lists what there is.", ""},
-	codeOrderNotFound: {http.StatusNotFound, "Order not found",
-		"No order has this id.", ""},
-	codeMethodNotAllowed: {http.StatusMethodNotAllowed, "Method not allowed",
-		"The path exists, but not with this method. The Allow header lists those that do.", ""},
-	codeVersionMismatch: {http.StatusPreconditionFailed, "Version mismatch",
-		"The order's version is not the one that If-Match names. Read the order again and decide anew.", ""},
-	codeNotCancellable: {http.StatusConflict, "Order cannot be cancelled",
-		"The order's status does not allow a cancellation.", ""},
-	codeNotStorable: {http.StatusUnprocessableEntity, "Order cannot be stored",
-		"The database refused this order's data although it passed every check. Repeating it unchanged cannot succeed; please report it.", ""},
-	codeQueueFull: {http.StatusServiceUnavailable, "Too many requests waiting",
-		"More orders wait to be written than the service lets wait. Nothing was done. Repeat after Retry-After seconds, with the same key.", defaultRetryAfterSecs},
-	codeTooManyStreams: {http.StatusServiceUnavailable, "Too many ingest streams",
-		"As many bulk ingests as the service allows are running. Repeat after Retry-After seconds.", "5"},
-	codeUnavailable: {http.StatusServiceUnavailable, "Database unavailable",
-		"The database did not answer in time. If the request was to change something, whether it did is unknown: repeat it with the same key to find out, without risk of a second order.", "5"},
-	codeStopping: {http.StatusServiceUnavailable, "Shutting down",
-		"The service is stopping. Repeat the request, with the same key, against another instance or in a moment.", "5"},
-	codeBodyUnreadable: {http.StatusBadRequest, "Body unreadable",
-		"The body broke off or is not what its Content-Encoding says. Lines that came through whole were handled; send all again to learn the results.", ""},
-	codeResultsUnread: {http.StatusUnprocessableEntity, "Results not read",
-		"The client sent more lines than the service can keep results for while none are read. Read results while sending, or send less in one stream.", ""},
-	codeInternal: {http.StatusInternalServerError, "Internal error",
-		"Something is wrong with the service. The log has the details under the trace id.", ""},
+	codeMalformedJSON: {
+		http.StatusBadRequest, "Malformed JSON",
+		"The body is not one valid JSON value: broken syntax, a member named twice, text that is not UTF-8, or something after the value.", "",
+	},
+	codeInvalidOrder: {
+		http.StatusUnprocessableEntity, "Invalid request body",
+		"The body is JSON but not a valid request. errors lists up to 20 places and what is wrong there. Repeating it unchanged cannot succeed.", "",
+	},
+	codeInvalidParameter: {
+		http.StatusBadRequest, "Invalid parameter",
+		"A header or a query parameter has a value that is not allowed.", "",
+	},
+	codeKeyMissing: {
+		http.StatusBadRequest, "Idempotency-Key missing",
+		"The request must carry an Idempotency-Key header, so that it can be repeated without a second order.", "",
+	},
+	codeKeyInvalid: {
+		http.StatusBadRequest, "Idempotency-Key invalid",
+		"The key must be 16 to 128 printable ASCII characters, quoted or bare, given once.", "",
+	},
+	codeKeyReused: {
+		http.StatusUnprocessableEntity, "Idempotency key reused",
+		"This client used the key before for another request. Nothing was done. A new request needs a new key.", "",
+	},
+	codeInProgress: {
+		http.StatusConflict, "Request in progress",
+		"Another request holds the same key or the same order and has not finished. Repeat this one after Retry-After seconds.", defaultRetryAfterSecs,
+	},
+	codeBodyTooLarge: {
+		http.StatusRequestEntityTooLarge, "Body too large",
+		"A single order may be up to 1 MiB of JSON, a line of a bulk ingest up to 256 KiB.", "",
+	},
+	codeOrderTooLarge: {
+		http.StatusUnprocessableEntity, "Order too large",
+		"The order's event would be too large to publish. Split the order.", "",
+	},
+	codeUnsupportedMedia: {
+		http.StatusUnsupportedMediaType, "Unsupported media type",
+		"Single requests take application/json; a bulk ingest takes application/x-ndjson or application/jsonl, plain or with Content-Encoding: gzip.", "",
+	},
+	codeNotFound: {
+		http.StatusNotFound, "Not found",
+		"There is nothing at this path. /openapi.json lists what there is.", "",
+	},
+	codeOrderNotFound: {
+		http.StatusNotFound, "Order not found",
+		"No order has this id.", "",
+	},
+	codeMethodNotAllowed: {
+		http.StatusMethodNotAllowed, "Method not allowed",
+		"The path exists, but not with this method. The Allow header lists those that do.", "",
+	},
+	codeVersionMismatch: {
+		http.StatusPreconditionFailed, "Version mismatch",
+		"The order's version is not the one that If-Match names. Read the order again and decide anew.", "",
+	},
+	codeNotCancellable: {
+		http.StatusConflict, "Order cannot be cancelled",
+		"The order's status does not allow a cancellation.", "",
+	},
+	codeNotStorable: {
+		http.StatusUnprocessableEntity, "Order cannot be stored",
+		"The database refused this order's data although it passed every check. Repeating it unchanged cannot succeed; please report it.", "",
+	},
+	codeQueueFull: {
+		http.StatusServiceUnavailable, "Too many requests waiting",
+		"More orders wait to be written than the service lets wait. Nothing was done. Repeat after Retry-After seconds, with the same key.", defaultRetryAfterSecs,
+	},
+	codeTooManyStreams: {
+		http.StatusServiceUnavailable, "Too many ingest streams",
+		"As many bulk ingests as the service allows are running. Repeat after Retry-After seconds.", "5",
+	},
+	codeUnavailable: {
+		http.StatusServiceUnavailable, "Database unavailable",
+		"The database did not answer in time. If the request was to change something, whether it did is unknown: repeat it with the same key to find out, without risk of a second order.", "5",
+	},
+	codeStopping: {
+		http.StatusServiceUnavailable, "Shutting down",
+		"The service is stopping. Repeat the request, with the same key, against another instance or in a moment.", "5",
+	},
+	codeBodyUnreadable: {
+		http.StatusBadRequest, "Body unreadable",
+		"The body broke off or is not what its Content-Encoding says. Lines that came through whole were handled; send all again to learn the results.", "",
+	},
+	codeResultsUnread: {
+		http.StatusUnprocessableEntity, "Results not read",
+		"The client sent more lines than the service can keep results for while none are read. Read results while sending, or send less in one stream.", "",
+	},
+	codeInternal: {
+		http.StatusInternalServerError, "Internal error",
+		"Something is wrong with the service. The log has the details under the trace id.", "",
+	},
 }
 
 // problem is the body of every answer that is not a success: RFC 9457 with a

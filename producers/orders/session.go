@@ -1,23 +1,23 @@
 package orders
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"orderflow/internal/pg"
 )
 
 // Names of the prepared statements that are not of a table.
 const (
-	stmtBegin    = "orders_begin"
-	stmtLockWait = "orders_lock_wait"
-	stmtKeys     = "orders_insert_keys"
-	stmtCommit   = "orders_commit"
+	stmtBegin  = "orders_begin"
+	stmtHurry  = "orders_hurry"
+	stmtKeys   = "orders_insert_keys"
+	stmtCommit = "orders_commit"
 )
 
 const (
@@ -25,8 +25,10 @@ const (
 	// round trips can keep others waiting for the keys it holds.
 	idleInTransaction = 5 * time.Second
 
+	// copySuffix makes the name of a table's COPY of that of its INSERT.
+	copySuffix = "_copy"
 	// copyFrom is the number of orders from which a COPY of each table is
-	// cheaper than its insert by unnest, although it takes more round trips.
+	// cheaper than its insert by unnest: a COPY costs more to begin.
 	copyFrom = 128
 )
 
@@ -38,10 +40,12 @@ type session struct {
 	// holds.
 	lockWait time.Duration
 
-	conn   *pgxpool.Conn // nil until opened and after close
-	keys   *rows
-	arrays [len(placedTables)]*rows
-	copies [len(placedTables)]*rows
+	conn     *pgxpool.Conn // nil until opened and after close
+	exchange exchange
+	ids      []uuid.UUID // of the orders whose key was new
+	keys     *rows
+	arrays   [len(placedTables)]*rows
+	copies   [len(placedTables)]*rows
 }
 
 func newSession(pool *pgxpool.Pool, lockWait time.Duration) *session {
@@ -75,7 +79,7 @@ func (s *session) prepare(ctx context.Context, conn *pgxpool.Conn) error {
 		// A claim must see what others committed while it waited for them.
 		{stmtBegin, `BEGIN ISOLATION LEVEL READ COMMITTED`},
 		{stmtCommit, `COMMIT`},
-		{stmtLockWait, `SELECT set_config('lock_timeout', $1, true)`},
+		{stmtHurry, `SET LOCAL lock_timeout = '20ms'`},
 	} {
 		if _, err := conn.Conn().Prepare(ctx, plain[0], plain[1]); err != nil {
 			return err
@@ -88,6 +92,9 @@ func (s *session) prepare(ctx context.Context, conn *pgxpool.Conn) error {
 	for i := range placedTables {
 		t := &placedTables[i]
 		if s.arrays[i], err = prepareArrays(ctx, conn, t.name, t.insert); err != nil {
+			return err
+		}
+		if _, err = conn.Conn().Prepare(ctx, t.name+copySuffix, t.copy); err != nil {
 			return err
 		}
 		s.copies[i] = copyRows(t.columns)
@@ -127,84 +134,60 @@ func (s *session) discard(ctx context.Context) {
 // transaction, except those whose key is stored already. It returns which were
 // written. The batch must be sorted by key. After an error nothing was written,
 // unless pg.Ambiguous says that this is unknown.
-func (s *session) write(ctx context.Context, batch []*entry, lockWait time.Duration) (won []*entry, err error) {
+//
+// hurry makes it wait only 20 ms for a key that another transaction holds, for
+// the parts of a batch that has waited for that key already.
+func (s *session) write(ctx context.Context, batch []*entry, hurry bool) ([]*entry, error) {
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
-	conn := s.conn.Conn().PgConn()
-	pipe := conn.StartPipeline(ctx)
-	won, err = s.claim(pipe, batch, lockWait)
-	if err == nil && len(won) < copyFrom {
-		err = s.insert(pipe, won)
-	} else if err == nil {
-		err = suspend(pipe)
-	}
-	err = errors.Join(err, pipe.Close())
-	if err == nil && len(won) >= copyFrom {
-		err = s.copy(ctx, conn, won)
-	}
+	won, err := s.transact(ctx, batch, hurry)
 	if err != nil {
-		s.rollback(ctx, conn)
-		return nil, err
+		s.rollback(ctx, err)
+		return nil, fmt.Errorf("write %d orders: %w", len(batch), err)
 	}
 	return won, nil
 }
 
-// rollback leaves the connection usable after an error of the server. One
-// that is broken goes back to the pool, which closes it.
-func (s *session) rollback(ctx context.Context, conn *pgconn.PgConn) {
-	if conn.IsClosed() || conn.Exec(ctx, `ROLLBACK`).Close() != nil {
-		s.close()
+func (s *session) transact(ctx context.Context, batch []*entry, hurry bool) ([]*entry, error) {
+	if err := s.exchange.begin(ctx, s.conn.Conn().PgConn()); err != nil {
+		return nil, err
+	}
+	won, err := s.claim(batch, hurry)
+	if err == nil {
+		err = s.insert(won)
+	}
+	return won, errors.Join(err, s.exchange.end())
+}
+
+// rollback leaves the connection usable after the server refused something. It
+// gives up one that is broken.
+func (s *session) rollback(ctx context.Context, cause error) {
+	conn := s.conn.Conn().PgConn()
+	if pg.Code(cause) == "" || conn.IsClosed() || conn.Exec(ctx, `ROLLBACK`).Close() != nil {
+		s.discard(ctx)
 	}
 }
 
 // claim begins the transaction and inserts the keys. It returns the entries
 // whose key was new.
-func (s *session) claim(pipe *pgconn.Pipeline, batch []*entry, lockWait time.Duration) ([]*entry, error) {
+func (s *session) claim(batch []*entry, hurry bool) ([]*entry, error) {
 	s.keys.reset()
 	for _, e := range batch {
 		addKey(s.keys, e.prepared)
 	}
-	pipe.SendQueryPrepared(stmtBegin, nil, nil, nil)
-	if lockWait != s.lockWait {
-		pipe.SendQueryPrepared(stmtLockWait, [][]byte{[]byte(millis(lockWait))}, nil, nil)
+	x, statements := &s.exchange, 2
+	x.execute(stmtBegin, nil)
+	if hurry {
+		statements++
+		x.execute(stmtHurry, nil)
 	}
-	pipe.SendQueryPrepared(stmtKeys, s.keys.params(), formats, formats)
-	pipe.SendFlushRequest()
-	if err := pipe.Flush(); err != nil {
-		return nil, fmt.Errorf("send keys: %w", err)
-	}
-	if _, err := finish(pipe); err != nil {
-		return nil, err
-	}
-	if lockWait != s.lockWait {
-		if _, err := finish(pipe); err != nil {
-			return nil, err
-		}
-	}
-	ids, err := claimed(pipe, len(batch))
-	if err != nil {
-		return nil, err
-	}
-	return winners(batch, ids), nil
-}
-
-// formats says binary for every parameter and result of a statement.
-var formats = []int16{1}
-
-func claimed(pipe *pgconn.Pipeline, most int) ([]uuid.UUID, error) {
-	r, err := reader(pipe)
-	if err != nil {
-		return nil, err
-	}
-	ids := make([]uuid.UUID, 0, most)
-	for r.NextRow() {
-		ids = append(ids, uuid.UUID(r.Values()[0]))
-	}
-	if _, err := r.Close(); err != nil {
-		return nil, fmt.Errorf("claim keys: %w", err)
-	}
-	return ids, nil
+	x.execute(stmtKeys, s.keys.params())
+	s.ids = s.ids[:0]
+	_, err := x.send(goOn, statements, func(first []byte) {
+		s.ids = append(s.ids, uuid.UUID(first))
+	})
+	return winners(batch, s.ids), err
 }
 
 // winners returns the entries with one of the ids, in the batch's order.
@@ -226,89 +209,35 @@ func winners(batch []*entry, ids []uuid.UUID) []*entry {
 }
 
 // insert adds the winners' rows and commits, in one round trip.
-func (s *session) insert(pipe *pgconn.Pipeline, won []*entry) error {
-	statements := 1
+func (s *session) insert(won []*entry) error {
+	x, statements := &s.exchange, 1
 	if len(won) > 0 {
 		statements += len(placedTables)
 		for i := range placedTables {
-			t, rows := &placedTables[i], s.arrays[i]
-			rows.reset()
-			for _, e := range won {
-				t.add(rows, e.prepared)
-			}
-			pipe.SendQueryPrepared(t.name, rows.params(), formats, nil)
+			s.add(&placedTables[i], s.arrays[i], s.copies[i], won)
 		}
 	}
-	pipe.SendQueryPrepared(stmtCommit, nil, nil, nil)
-	if err := pipe.Sync(); err != nil {
-		return fmt.Errorf("send orders: %w", err)
+	x.execute(stmtCommit, nil)
+	tag, err := x.send(done, statements, func([]byte) {})
+	if err == nil && tag != "COMMIT" { // the server made a rollback of it
+		err = fmt.Errorf("the server answered %s to COMMIT", tag)
 	}
-	var tag pgconn.CommandTag
-	for range statements {
-		var err error
-		if tag, err = finish(pipe); err != nil {
-			return err
-		}
-	}
-	return committed(tag)
+	return err
 }
 
-// copy adds the winners' rows by COPY and commits.
-func (s *session) copy(ctx context.Context, conn *pgconn.PgConn, won []*entry) error {
-	for i := range placedTables {
-		t, rows := &placedTables[i], s.copies[i]
-		rows.reset()
-		for _, e := range won {
-			t.add(rows, e.prepared)
-		}
-		if _, err := conn.CopyFrom(ctx, bytes.NewReader(rows.stream()), t.copy); err != nil {
-			return fmt.Errorf("copy orders: %w", err)
-		}
+// add adds the winners' rows of one table.
+func (s *session) add(t *table, arrays, copies *rows, won []*entry) {
+	rows := arrays
+	if len(won) >= copyFrom {
+		rows = copies
 	}
-	results, err := conn.Exec(ctx, `COMMIT`).ReadAll()
-	if err != nil {
-		return fmt.Errorf("commit orders: %w", err)
+	rows.reset()
+	for _, e := range won {
+		t.add(rows, e.prepared)
 	}
-	return committed(results[0].CommandTag)
-}
-
-// committed tells a COMMIT from one that the server turned into a rollback.
-func committed(tag pgconn.CommandTag) error {
-	if tag.String() != "COMMIT" {
-		return fmt.Errorf("commit orders: the server answered %s", tag)
+	if rows.copying {
+		s.exchange.copyIn(t.name+copySuffix, rows.stream())
+	} else {
+		s.exchange.execute(t.name, rows.params())
 	}
-	return nil
-}
-
-// finish reads the results of one statement of a pipeline.
-func finish(pipe *pgconn.Pipeline) (pgconn.CommandTag, error) {
-	r, err := reader(pipe)
-	if err != nil {
-		return pgconn.CommandTag{}, err
-	}
-	tag, err := r.Close()
-	if err != nil {
-		return tag, fmt.Errorf("write orders: %w", err)
-	}
-	return tag, nil
-}
-
-func reader(pipe *pgconn.Pipeline) (*pgconn.ResultReader, error) {
-	results, err := pipe.GetResults()
-	if err != nil {
-		return nil, fmt.Errorf("write orders: %w", err)
-	}
-	r, ok := results.(*pgconn.ResultReader)
-	if !ok {
-		return nil, fmt.Errorf("write orders: unexpected answer %T", results)
-	}
-	return r, nil
-}
-
-// suspend ends a pipeline whose transaction goes on.
-func suspend(pipe *pgconn.Pipeline) error {
-	if err := pipe.Sync(); err != nil {
-		return fmt.Errorf("send keys: %w", err)
-	}
-	return nil
 }
