@@ -18,6 +18,7 @@ import (
 	"orderflow/consumers/notification"
 	"orderflow/consumers/seller"
 	"orderflow/internal/embedded"
+	"orderflow/internal/pg"
 )
 
 // commands is the table of contents of the system.
@@ -64,6 +65,9 @@ func services(mail notification.Config) []consumers.Consumer {
 // verdict was printed.
 var errVerdict = errors.New("verdict: not as it should be")
 
+// undefinedTable is the SQLSTATE of a table that is not there.
+const undefinedTable = "42P01"
+
 // exitMissing is the status of a command that lacks what it needs to run.
 const exitMissing = 2
 
@@ -95,9 +99,10 @@ func run(ctx context.Context, args []string) int {
 		parser.Errorf("%s", err)
 		return exitMissing
 	}
-	log, err := c.logger()
+	screen := newScreen(os.Stderr)
+	log, err := c.logger(screen)
 	if err == nil {
-		err = k.Run(log)
+		err = k.Run(log, screen)
 	}
 	return exitStatus(err)
 }
@@ -111,6 +116,9 @@ func exitStatus(err error) int {
 	case embedded.Missing(err):
 		fmt.Fprintln(os.Stderr, "orderflow:", err)
 		return exitMissing
+	case pg.Code(err) == undefinedTable:
+		fmt.Fprintln(os.Stderr, "orderflow:", err, "(run `orderflow migrate` first)")
+		return 1
 	default:
 		fmt.Fprintln(os.Stderr, "orderflow:", err)
 		return 1

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,8 +21,12 @@ import (
 	"orderflow/schemas"
 )
 
-func (c *commands) logger() (*slog.Logger, error) {
-	return ops.NewLogger(os.Stderr, c.LogFormat, c.LogLevel)
+func (c *commands) logger(out *screen) (*slog.Logger, error) {
+	format := c.LogFormat
+	if format == "auto" && out.terminal {
+		format = "text"
+	}
+	return ops.NewLogger(out, format, c.LogLevel)
 }
 
 // Connection flags, by what a command needs.
@@ -44,15 +47,16 @@ type (
 
 // platform is what the stages of one process share.
 type platform struct {
-	database string // URL
-	kafka    kafka.Config
-	registry *schemas.Registry
-	metrics  *prometheus.Registry
-	log      *slog.Logger
+	database    string // URL
+	registryURL string
+	kafka       kafka.Config
+	registry    *schemas.Registry
+	metrics     *prometheus.Registry
+	log         *slog.Logger
 }
 
 func newPlatform(database string, brokers []string, registryURL string, log *slog.Logger) (*platform, error) {
-	p := &platform{database: database, kafka: kafka.Config{Brokers: brokers}, metrics: ops.NewRegistry(), log: log}
+	p := &platform{database: database, registryURL: registryURL, kafka: kafka.Config{Brokers: brokers}, metrics: ops.NewRegistry(), log: log}
 	if registryURL != "" {
 		r, err := schemas.NewRegistry(registryURL)
 		if err != nil {
@@ -65,7 +69,11 @@ func newPlatform(database string, brokers []string, registryURL string, log *slo
 
 // pool opens a pool that looks into schema first.
 func (p *platform) pool(ctx context.Context, schema string, conns int32) (*pgxpool.Pool, error) {
-	return pg.Open(ctx, pg.Config{URL: p.database, Schema: schema, MaxConns: conns, Name: "orderflow " + schema})
+	name := "orderflow"
+	if schema != "" {
+		name += " " + schema
+	}
+	return pg.Open(ctx, pg.Config{URL: p.database, Schema: schema, MaxConns: conns, Name: name})
 }
 
 // migrate makes or updates every table of the platform.

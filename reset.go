@@ -25,17 +25,31 @@ type resetCommand struct {
 }
 
 func (c *resetCommand) Run(ctx context.Context, log *slog.Logger) error {
+	ours, err := embedded.WasHeld(c.DataDir)
+	if err != nil {
+		return fmt.Errorf("look into %s: %w", c.DataDir, err)
+	}
+	if !ours {
+		if _, err := os.Stat(c.DataDir); err == nil {
+			return fmt.Errorf("clear %s: it is no directory of `orderflow up`", c.DataDir)
+		}
+		log.Info("no data directory to clear", "data_dir", c.DataDir)
+	} else {
+		// Held while it is cleared: a running up keeps it, and nothing else
+		// is dropped then either.
+		release, err := embedded.HoldDirectory(c.DataDir)
+		if err != nil {
+			return fmt.Errorf("clear %s: %w", c.DataDir, err)
+		}
+		defer func() { _ = release() }() // the file it was on is gone by then
+	}
 	if c.Database {
 		if err := c.dropSchemas(ctx, log); err != nil {
 			return err
 		}
 	}
-	if _, err := os.Stat(c.DataDir); errors.Is(err, os.ErrNotExist) {
-		log.Info("no data directory to clear", "data_dir", c.DataDir)
+	if !ours {
 		return nil
-	}
-	if err := checkOurs(c.DataDir); err != nil {
-		return err
 	}
 	if err := embedded.RemovePostgres(filepath.Join(c.DataDir, "postgres")); err != nil {
 		return err
@@ -70,21 +84,5 @@ func (c *resetCommand) dropSchemas(ctx context.Context, log *slog.Logger) error 
 		}
 	}
 	log.Info("dropped", "schemas", names)
-	return nil
-}
-
-// checkOurs refuses to clear a directory that up did not make.
-func checkOurs(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("look into %s: %w", dir, err)
-	}
-	for _, e := range entries {
-		switch e.Name() {
-		case "postgres", "kafka", "registry", "mails":
-		default:
-			return fmt.Errorf("clear %s: it holds %q, which is none of ours; name the directory of `orderflow up`", dir, e.Name())
-		}
-	}
 	return nil
 }

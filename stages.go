@@ -96,7 +96,21 @@ func (c *relayCommand) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer done()
-	return p.serve(ctx, c.MetricsAddr, nil, r.Run)
+	return p.serve(ctx, c.MetricsAddr, p.relayReady(c.SourceName), r.Run)
+}
+
+// relayReady asks for the database, on which everything of a relay waits;
+// whether it leads or stands by is a metric.
+func (p *platform) relayReady(source string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		pool, err := p.pool(ctx, "outbox", 1)
+		if err != nil {
+			return err
+		}
+		defer pool.Close()
+		_, err = relay.ReadStatus(ctx, pool, source)
+		return err
+	}
 }
 
 // relayMemoryLimit makes the collector work harder before memory grows. What
@@ -129,22 +143,35 @@ type consumeCommand struct {
 	kafkaFlag
 	registryFlag
 	metricsFlag
-	Groups []string            `arg:"" help:"Groups to run, by name; an unknown one is answered with the names there are."`
-	Mail   notification.Config `embed:"" prefix:"mail-"`
+	Groups []string  `arg:"" help:"Groups to run, by name; an unknown one is answered with the names there are."`
+	Mail   mailFlags `embed:"" prefix:"mail-"`
 }
+
+// mailFlags are for notification alone, and asked for only with it.
+type mailFlags struct {
+	SMTPAddr    string        `help:"Server that takes the mails of notification, host:port." name:"smtp-addr"`
+	From        string        `help:"Sender of the mails." default:"Orderflow <orders@orderflow.invalid>"`
+	Username    string        `help:"Login at the server."`
+	Password    string        `help:"Password at the server; set it by the environment."`
+	TLS         string        `help:"STARTTLS: opportunistic, mandatory or none." default:"opportunistic" name:"tls"`
+	Connections int           `help:"Connections to the server." default:"8"`
+	SendTimeout time.Duration `help:"Longest dialogue for one mail." default:"8s"`
+}
+
+func (f mailFlags) config() notification.Config { return notification.Config(f) }
 
 func (c *consumeCommand) Run(ctx context.Context, log *slog.Logger) error {
 	p, err := newPlatform(c.DatabaseURL, c.KafkaBrokers, c.SchemaRegistryURL, log)
 	if err != nil {
 		return err
 	}
-	chosen, err := choose(services(c.Mail), c.Groups)
+	chosen, err := choose(services(c.Mail.config()), c.Groups)
 	if err != nil {
 		return err
 	}
-	if slices.Contains(c.Groups, "notification") {
-		if err := c.Mail.Validate(); err != nil {
-			return err
+	if slices.Contains(c.Groups, notification.Group) {
+		if err := c.Mail.config().Validate(); err != nil {
+			return fmt.Errorf("consume %s (--mail-smtp-addr and its like): %w", notification.Group, err)
 		}
 	}
 	runs := make([]func(context.Context) error, 0, len(chosen))
@@ -156,7 +183,24 @@ func (c *consumeCommand) Run(ctx context.Context, log *slog.Logger) error {
 		defer done()
 		runs = append(runs, run)
 	}
-	return p.serve(ctx, c.MetricsAddr, nil, runs...)
+	return p.serve(ctx, c.MetricsAddr, p.consumersReady(chosen), runs...)
+}
+
+// consumersReady asks whether every group's positions can be read.
+func (p *platform) consumersReady(groups []consumers.Consumer) func(context.Context) error {
+	return func(ctx context.Context) error {
+		pool, err := p.pool(ctx, "", 1)
+		if err != nil {
+			return err
+		}
+		defer pool.Close()
+		for _, g := range groups {
+			if _, err := consumers.Positions(ctx, pool, g.Group); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 func choose(all []consumers.Consumer, names []string) ([]consumers.Consumer, error) {

@@ -46,6 +46,9 @@ func runImport(ctx context.Context, cfg importer.Config, asJSON bool, log *slog.
 		return err
 	}
 	summary, err := importer.Run(ctx, cfg, importer.Deps{Log: log, Terminal: os.Stderr})
+	if err != nil && summary.Lines == 0 {
+		return err
+	}
 	if printErr := printResult(summary, summary.String(), asJSON); err == nil {
 		err = printErr
 	}

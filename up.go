@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -32,7 +35,7 @@ type upCommand struct {
 	SchemaRegistryURL string   `help:"Schema registry to use instead of the embedded one." env:"SCHEMA_REGISTRY_URL"`
 
 	DataDir      string `help:"Where everything embedded keeps its data." default:".orderflow" type:"path"`
-	Addr         string `help:"Where to serve the API; without a port of your own choice another is taken if it is in use." default:"127.0.0.1:8080"`
+	Addr         string `help:"Where to serve the API; another port is taken, and printed, if it is in use." default:"127.0.0.1:8080"`
 	MetricsAddr  string `help:"Where to serve metrics and health." default:"127.0.0.1:9464"`
 	Orders       string `help:"Orders of the shipped sample to import: all, none, or a number." default:"all"`
 	UntilDrained bool   `help:"Stop with a verdict once every group has applied every event."`
@@ -52,7 +55,7 @@ const sourceName = "orderflow"
 // stopTimeout bounds how long one part may take to stop.
 const stopTimeout = 20 * time.Second
 
-func (c *upCommand) Run(ctx context.Context, log *slog.Logger) error {
+func (c *upCommand) Run(ctx context.Context, log *slog.Logger, screen *screen) error {
 	debug.SetGCPercent(upGC)
 	debug.SetMemoryLimit(upMemoryLimit)
 	began := time.Now()
@@ -60,7 +63,12 @@ func (c *upCommand) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	release, err := embedded.HoldDirectory(c.DataDir)
+	if err != nil {
+		return err
+	}
 	s := newSystem(ctx, log)
+	s.started("data directory", release)
 	defer s.stop()
 	w, err := c.start(ctx, s, log)
 	if err != nil {
@@ -68,21 +76,44 @@ func (c *upCommand) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	log.Info("ready", "seconds", time.Since(began).Seconds(), "api", w.apiURL(), "docs", w.apiURL()+"/docs",
 		"metrics", "http://"+w.metricsAddr+"/metrics", "data_dir", c.DataDir, "mails", w.mailDir)
-	t := newTable(os.Stderr, log, w)
+	log.Info("other commands reach it by", "environment", c.exports(w))
+	t := newTable(screen, log, w)
 	s.start("table", t.run)
 	summary, err := c.importSample(ctx, s, w, limit, t)
-	if err != nil {
-		return ignoreCancel(ctx, err)
-	}
-	if !c.UntilDrained {
+	if err == nil && !c.UntilDrained {
 		return s.wait(ctx)
 	}
-	v, err := w.drain(ctx, s, summary, began)
+	if err != nil && !c.UntilDrained {
+		return ignoreCancel(ctx, err)
+	}
+	var v *verdict
+	if err == nil {
+		v, err = w.drain(ctx, s, summary, began)
+	}
+	if ctx.Err() != nil {
+		return errors.New("stopped before the verdict")
+	}
 	if err != nil {
 		return err
 	}
 	s.stopNamed("table")
 	return v.print(os.Stdout, os.Stderr, c.JSON)
+}
+
+// exports are the settings that let other commands work on the same parts.
+// Addresses that were given are known to who gave them, and may hold secrets.
+func (c *upCommand) exports(w *world) string {
+	var vars []string
+	if c.DatabaseURL == "" {
+		vars = append(vars, "DATABASE_URL="+w.database)
+	}
+	if len(c.KafkaBrokers) == 0 {
+		vars = append(vars, "KAFKA_BROKERS="+strings.Join(w.kafka.Brokers, ","))
+	}
+	if c.SchemaRegistryURL == "" {
+		vars = append(vars, "SCHEMA_REGISTRY_URL="+w.registryURL)
+	}
+	return strings.Join(vars, " ")
 }
 
 // world is the running pipeline as the rest of up sees it.
@@ -209,7 +240,7 @@ func (c *upCommand) startPostgres(ctx context.Context, s *system, log *slog.Logg
 // startStages starts the consumers, then the relay that feeds them, then the
 // API that feeds the relay.
 func (w *world) startStages(ctx context.Context, s *system, api, metrics net.Listener) error {
-	s.start("metrics", func(ctx context.Context) error { return w.serveOps(ctx, metrics, nil) })
+	s.start("metrics", func(ctx context.Context) error { return w.serveOps(ctx, metrics, w.ready) })
 	w.lag = lag.New(lag.Config{Kafka: w.kafka, Interval: time.Second}, w.log, w.metrics)
 	s.start("lag", w.lag.Run)
 	r, closeRelay, err := w.relay(ctx, relayFlags{SourceName: sourceName})
@@ -255,6 +286,12 @@ func (w *world) watch(ctx context.Context, s *system) error {
 		return nil
 	})
 	return nil
+}
+
+// ready asks for what the whole stands on.
+func (w *world) ready(ctx context.Context) error {
+	_, err := w.watcher.look(ctx)
+	return err
 }
 
 // then closes what a stage used once it has ended.
@@ -317,8 +354,8 @@ func importLimit(s string) (int, error) {
 	case "none":
 		return -1, nil
 	}
-	var n int
-	if _, err := fmt.Sscanf(s, "%d", &n); err != nil || n <= 0 {
+	n, err := strconv.Atoi(s)
+	if err != nil || n <= 0 {
 		return 0, fmt.Errorf("--orders=%s: want all, none, or a number above 0", s)
 	}
 	return n, nil

@@ -31,6 +31,7 @@ type verdict struct {
 	Lost      int64                   `json:"lost"`
 	Twice     int64                   `json:"twice"`
 	Disorder  int64                   `json:"out_of_order"`
+	Phantoms  int64                   `json:"phantoms"`
 	Seconds   float64                 `json:"seconds"`
 
 	report verify.Report
@@ -57,6 +58,7 @@ func (w *world) drain(ctx context.Context, s *system, summary importer.Summary, 
 		return nil, fmt.Errorf("verify: %w", err)
 	}
 	v.Lost, v.Twice, v.Disorder = v.report.Lost(), v.report.Twice(), v.report.OutOfOrder()
+	v.Phantoms = v.report.Phantoms.Count
 	return v, nil
 }
 
@@ -67,10 +69,10 @@ func (w *world) untilDrained(ctx context.Context) (flow, error) {
 	moved, progress, empty := time.Now(), int64(-1), 0
 	for {
 		f, err := w.watcher.look(ctx)
-		if err != nil {
-			return flow{}, err
-		}
 		done, waits := f.drained()
+		if err != nil { // a look that fails may work again
+			done, waits = false, "a look at the pipeline: "+err.Error()
+		}
 		if done {
 			empty++
 		} else {
@@ -79,7 +81,7 @@ func (w *world) untilDrained(ctx context.Context) (flow, error) {
 		if empty == 2 {
 			return f, nil
 		}
-		if p := f.progress(); p != progress {
+		if p := f.progress(); err == nil && p != progress {
 			progress, moved = p, time.Now()
 		}
 		if time.Since(moved) > drainPatience {

@@ -126,7 +126,7 @@ func freeAddr(t *testing.T) string {
 
 func (p *plant) env() []string {
 	return append(os.Environ(), "DATABASE_URL="+p.url, "KAFKA_BROKERS="+strings.Join(p.broker.addrs(), ","),
-		"SCHEMA_REGISTRY_URL="+p.registry.URL(), "ORDERFLOW_MAIL_SMTP_ADDR=127.0.0.1:9", "ORDERFLOW_MAIL_FROM=orders@orderflow.invalid")
+		"SCHEMA_REGISTRY_URL="+p.registry.URL())
 }
 
 // must runs a command to its end and returns what it printed.

@@ -64,6 +64,7 @@ func median(v []float64) float64 {
 func Print(w io.Writer, rows []Row, asJSON bool) error {
 	if asJSON {
 		enc := json.NewEncoder(w)
+		enc.SetEscapeHTML(false) // a goal is ">= 0.9", for people too
 		for _, r := range rows {
 			if err := enc.Encode(r); err != nil {
 				return fmt.Errorf("print row: %w", err)
@@ -100,9 +101,4 @@ func number(v float64) string {
 		return fmt.Sprintf("%.0f", v)
 	}
 	return fmt.Sprintf("%.2f", v)
-}
-
-// Hold reports whether every goal is met.
-func Hold(rows []Row) bool {
-	return !slices.ContainsFunc(rows, func(r Row) bool { return r.Goal != "" && !r.Holds })
 }

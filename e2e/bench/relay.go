@@ -36,6 +36,9 @@ const relayColumns = `seq, created_at, event_id, aggregate_id, event_type, topic
 // Relay drains a backlog with the poll source into a real Kafka, beside binary
 // COPY of the same rows to a null sink.
 func Relay(ctx context.Context, o RelayOptions) ([]Row, error) {
+	if o.SmallEvents <= 0 || o.Events < o.SmallEvents {
+		return nil, fmt.Errorf("bench relay: want 0 < small events (%d) <= events (%d)", o.SmallEvents, o.Events)
+	}
 	l, err := newLab(ctx, o.Options)
 	if err != nil {
 		return nil, err

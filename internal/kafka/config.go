@@ -52,6 +52,8 @@ func (c Config) Options(log *slog.Logger) []kgo.Opt {
 		kgo.WithLogger(logger{log}),
 		kgo.DialTimeout(5 * time.Second),
 		kgo.RetryBackoffFn(backoff),
+		// A topic that was made just now is seen within this time, not in 5 s.
+		kgo.MetadataMinAge(100 * time.Millisecond),
 		// The broker would be asked to take the client's own metrics, and a
 		// close waits a second for a broker that is gone.
 		kgo.DisableClientMetrics(),
