@@ -50,7 +50,7 @@ func (w *workbench) entry(key string, n int) *entry {
 	if err := decode([]byte(edit(w.t, `"quantity":6`, fmt.Sprintf(`"quantity":%d`, n+1))), &o); err != nil {
 		w.t.Fatal(err)
 	}
-	p, err := prepare(context.Background(), keyOf{"default", key}, &o, time.Now())
+	p, err := new(scratch).prepare(context.Background(), keyOf{"default", key}, &o, time.Now())
 	if err != nil {
 		w.t.Fatal(err)
 	}

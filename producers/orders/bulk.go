@@ -116,5 +116,5 @@ func (st *stream) prepare(l line) (*prepared, error) {
 		f = append(f, in.validate(time.Now())...)
 		return nil, invalidOrder(f[:min(len(f), maxFaults)])
 	}
-	return prepare(st.ctx, keyOf{st.client, in.ClientOrderID}, &in.Order, time.Now())
+	return st.scratch.prepare(st.ctx, keyOf{st.client, in.ClientOrderID}, &in.Order, time.Now())
 }

@@ -61,7 +61,7 @@ func readCancel(w http.ResponseWriter, r *http.Request) (*cancelRequest, error) 
 	if c.keyOf, c.keyed, err = keyHeader(r); err != nil {
 		return nil, err
 	}
-	body, err := readBody(w, r)
+	body, err := readBody(w, r, nil)
 	if err != nil {
 		return nil, err
 	}

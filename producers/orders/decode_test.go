@@ -37,7 +37,7 @@ func FuzzDecodeOrder(f *testing.F) {
 		err := decode(body, &o)
 		var p *prepared
 		if err == nil {
-			p, err = prepare(context.Background(), keyOf{"default", "key"}, &o, now)
+			p, err = new(scratch).prepare(context.Background(), keyOf{"default", "key"}, &o, now)
 		}
 		if err != nil {
 			var wrong *problem
@@ -61,7 +61,7 @@ func FuzzDecodeOrder(f *testing.F) {
 		if len(placed.Lines) != len(o.Lines) || placed.Totals.Grand.Minor != o.totals.grand || o.totals.grand < 0 {
 			t.Fatalf("the event tells of another order: %+v", placed)
 		}
-		again, err := prepare(context.Background(), keyOf{"default", "key"}, &o, now)
+		again, err := new(scratch).prepare(context.Background(), keyOf{"default", "key"}, &o, now)
 		if err != nil || again.fingerprint != p.fingerprint {
 			t.Fatalf("the same order has another fingerprint: %v", err)
 		}
@@ -129,12 +129,13 @@ func BenchmarkDecodeValidatePrepare(b *testing.B) {
 	body := []byte(sample)
 	b.ReportAllocs()
 	b.SetBytes(int64(len(body)))
+	var tmp scratch
 	for b.Loop() {
 		o := Order{Lines: room(body)}
 		if err := decode(body, &o); err != nil {
 			b.Fatal(err)
 		}
-		if _, err := prepare(ctx, keyOf{"default", "k"}, &o, now); err != nil {
+		if _, err := tmp.prepare(ctx, keyOf{"default", "k"}, &o, now); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -145,7 +146,7 @@ func BenchmarkRows(b *testing.B) {
 	if err := decode([]byte(sample), &o); err != nil {
 		b.Fatal(err)
 	}
-	p, err := prepare(context.Background(), keyOf{"default", "k"}, &o, time.Now())
+	p, err := new(scratch).prepare(context.Background(), keyOf{"default", "k"}, &o, time.Now())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -21,6 +21,7 @@ func openAPI(w http.ResponseWriter, _ *http.Request) error {
 // docs answers GET /docs: a page that shows the contract. It loads nothing
 // from elsewhere.
 func docs(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	writeBody(w, http.StatusOK, "text/html; charset=utf-8", docsPage)
 	return nil
 }
@@ -34,6 +35,7 @@ func describeProblem(w http.ResponseWriter, r *http.Request) error {
 		return problemOf(codeNotFound, "")
 	}
 	text := string(c) + "\n\n" + k.title + "\n" + k.meaning + "\n"
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	writeBody(w, http.StatusOK, "text/plain; charset=utf-8", []byte(text))
 	return nil
 }

@@ -1,6 +1,7 @@
 package orders
 
 import (
+	"encoding/hex"
 	"strconv"
 	"time"
 
@@ -106,9 +107,9 @@ type head struct {
 // appendHead writes the opening brace and the head's members, without a comma
 // after the last.
 func appendHead(b []byte, h *head) []byte {
-	b = append(b, `{"order_id":`...)
+	b = append(b, `{"order_id":"`...)
 	b = appendID(b, h.id)
-	b = append(b, `,"version":`...)
+	b = append(b, `","version":`...)
 	b = strconv.AppendInt(b, h.version, 10)
 	b = append(b, `,"status":"`...)
 	b = append(b, h.status...)
@@ -172,8 +173,12 @@ func appendTime(b []byte, t time.Time) []byte {
 	return append(b, '"')
 }
 
+// appendID spells an id as uuid.UUID.String does, without a string of its own.
 func appendID(b []byte, id uuid.UUID) []byte {
-	b = append(b, '"')
-	b = append(b, id.String()...)
-	return append(b, '"')
+	b = hex.AppendEncode(b, id[:4])
+	for _, part := range [...][]byte{id[4:6], id[6:8], id[8:10], id[10:]} {
+		b = append(b, '-')
+		b = hex.AppendEncode(b, part)
+	}
+	return b
 }

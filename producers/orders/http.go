@@ -116,7 +116,6 @@ func (s *Service) refuse(w http.ResponseWriter, r *http.Request, err error) {
 func writeBody(w http.ResponseWriter, status int, contentType string, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", contentType)
-	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	// A client that went away does not read the answer; there is nobody left
 	// to tell.
@@ -153,13 +152,13 @@ func acceptJSON(r *http.Request) error {
 	return nil
 }
 
-// readBody reads a whole body into one buffer of its declared length.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// readBody reads a whole body, into buf if its length is known and fits.
+func readBody(w http.ResponseWriter, r *http.Request, buf []byte) ([]byte, error) {
 	if r.ContentLength > maxBody {
 		return nil, problemOf(codeBodyTooLarge, "")
 	}
 	if n := r.ContentLength; n >= 0 {
-		body := make([]byte, n)
+		body := slices.Grow(buf[:0], int(n))[:n]
 		if _, err := io.ReadFull(r.Body, body); err != nil {
 			return nil, problemOf(codeBodyUnreadable, "").because(err)
 		}

@@ -89,6 +89,8 @@ type stream struct {
 	done   chan struct{} // closed by run
 	spool  *spool        // results -> run
 
+	scratch scratch // of the parser
+
 	mu    sync.Mutex
 	fatal *problem // protected by mu; why no more lines are read
 }
@@ -313,9 +315,9 @@ func (st *stream) appendResult(out []byte, s *slot, sum *tally) []byte {
 		sum.accepted++
 		out = append(out, `201`...)
 	}
-	out = append(out, `,"order_id":`...)
+	out = append(out, `,"order_id":"`...)
 	out = appendID(out, a.orderID)
-	out = append(out, `,"version":`...)
+	out = append(out, `","version":`...)
 	out = strconv.AppendInt(out, a.version, 10)
 	return append(out, "}\n"...)
 }

@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -141,6 +142,7 @@ type Service struct {
 	metrics  *metrics
 
 	queue    chan *waiting // closed by nobody
+	scratch  sync.Pool     // of *scratch
 	streams  chan struct{} // one token a running bulk ingest
 	stopping chan struct{} // closed by Run: no more lines are read
 	stopped  chan struct{} // closed by Run: no writer is left
@@ -156,6 +158,7 @@ func New(cfg Config, d Deps) *Service {
 		stopping: make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}
+	s.scratch.New = func() any { return new(scratch) }
 	s.metrics = newMetrics(d.Metrics, func() int { return len(s.queue) })
 	return s
 }
@@ -248,13 +251,12 @@ func (s *Service) committer(d door, lockWait time.Duration) committer {
 // serve runs the HTTP server until ctx ends and its requests are finished.
 func (s *Service) serve(ctx context.Context) error {
 	srv := &http.Server{
-		Handler:           s.Handler(),
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      30*time.Second + 2*s.cfg.Patience,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		Handler:        s.Handler(),
+		ReadTimeout:    30 * time.Second,
+		WriteTimeout:   30*time.Second + 2*s.cfg.Patience,
+		IdleTimeout:    2 * time.Minute,
+		MaxHeaderBytes: 32 << 10,
+		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(s.listener) }()

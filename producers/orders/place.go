@@ -34,19 +34,30 @@ func (s *Service) placeOrder(w http.ResponseWriter, r *http.Request) (answer, er
 	if !present {
 		return answer{}, problemOf(codeKeyMissing, "")
 	}
-	body, err := readBody(w, r)
-	if err != nil {
-		return answer{}, err
-	}
-	o := Order{Lines: room(body)}
-	if err := decode(body, &o); err != nil {
-		return answer{}, err
-	}
-	p, err := prepare(traced(r), k, &o, time.Now())
+	p, err := s.accept(w, r, k)
 	if err != nil {
 		return answer{}, err
 	}
 	return s.write(r.Context(), p)
+}
+
+// accept reads the request's order and makes it ready to be written.
+func (s *Service) accept(w http.ResponseWriter, r *http.Request, k keyOf) (*prepared, error) {
+	tmp := s.scratch.Get().(*scratch)
+	defer s.scratch.Put(tmp)
+	body, err := readBody(w, r, tmp.body)
+	if err != nil {
+		return nil, err
+	}
+	if cap(body) <= maxScratch {
+		tmp.body = body
+	}
+	// Decoding copies every text, so nothing of the order is in the buffer.
+	o := &Order{Lines: room(body)}
+	if err := decode(body, o); err != nil {
+		return nil, err
+	}
+	return tmp.prepare(traced(r), k, o, time.Now())
 }
 
 // write hands an order to the writer and waits for what becomes of it. A full
@@ -87,7 +98,7 @@ func traced(r *http.Request) context.Context {
 // time or again.
 func writeAnswer(w http.ResponseWriter, a answer) {
 	h := w.Header()
-	h.Set("Location", "/v1/orders/"+a.orderID.String())
+	h.Set("Location", string(appendID([]byte("/v1/orders/"), a.orderID)))
 	h.Set("ETag", etag(a.version))
 	if a.replayed {
 		h.Set("Idempotency-Replayed", "true")

@@ -46,15 +46,25 @@ type prepared struct {
 // bytes is about what the order adds to a batch.
 func (p *prepared) bytes() int { return len(p.doc) + len(p.event.Payload) + len(p.receipt) }
 
+// scratch is what making an order ready needs for a moment: the body it came
+// in and the event before it is encoded. Both are large, so they are kept.
+type scratch struct {
+	body  []byte
+	event schemas.OrderPlaced
+}
+
+// maxScratch bounds the body that is kept, in bytes.
+const maxScratch = 64 << 10
+
 // prepare validates an order and makes its ids, document, answer and event.
 // The error is a *problem.
-func prepare(ctx context.Context, k keyOf, o *Order, now time.Time) (*prepared, error) {
+func (s *scratch) prepare(ctx context.Context, k keyOf, o *Order, now time.Time) (*prepared, error) {
 	now = now.UTC().Truncate(time.Microsecond)
 	if f := o.validate(now); len(f) > 0 {
 		return nil, invalidOrder(f)
 	}
 	p := &prepared{keyOf: k, order: o, acceptedAt: now}
-	p.doc = appendDocument(make([]byte, 0, 512+192*len(o.Lines)), o)
+	p.doc = appendDocument(make([]byte, 0, 448+160*len(o.Lines)), o)
 	p.fingerprint = fingerprintOrder(p.doc, o.PlacedAt)
 	p.placedAt = now
 	if !o.PlacedAt.IsZero() {
@@ -69,7 +79,7 @@ func prepare(ctx context.Context, k keyOf, o *Order, now time.Time) (*prepared, 
 		id: p.id, version: 1, status: statusPlaced, placedAt: p.placedAt, changedAt: now,
 	}, o.totals.grand, o.currency, o.scale)
 
-	p.event, err = outbox.Prepare(ctx, placedEvent(p, ids))
+	p.event, err = outbox.Prepare(ctx, s.placed(p, ids))
 	switch {
 	case errors.Is(err, outbox.ErrTooLarge):
 		return nil, problemOf(codeOrderTooLarge, "The order's event exceeds what a broker takes.").because(err)
@@ -109,10 +119,14 @@ func newIDs() (ids, error) {
 	return ids{order, event}, nil
 }
 
-func placedEvent(p *prepared, ids ids) *schemas.OrderPlaced {
+func (s *scratch) placed(p *prepared, ids ids) *schemas.OrderPlaced {
 	o := p.order
 	orderID := ids.order.String()
-	e := &schemas.OrderPlaced{
+	lines := s.event.Lines[:0]
+	if len(o.Lines) > cap(lines) {
+		lines = make([]schemas.OrderLine, 0, len(o.Lines))
+	}
+	s.event = schemas.OrderPlaced{
 		Meta: schemas.EventMeta{
 			EventID: ids.event.String(), OrderID: orderID, OrderVersion: 1,
 			OccurredAt: p.placedAt, RecordedAt: p.acceptedAt,
@@ -120,7 +134,7 @@ func placedEvent(p *prepared, ids ids) *schemas.OrderPlaced {
 		},
 		CustomerID: o.CustomerID,
 		Channel:    o.Channel,
-		Lines:      make([]schemas.OrderLine, len(o.Lines)),
+		Lines:      lines[:len(o.Lines)],
 		Totals: schemas.Totals{
 			Items: o.price(o.totals.items), Freight: o.price(o.totals.freight),
 			Discount: o.price(o.totals.discount), Tax: o.price(o.totals.tax), Grand: o.price(o.totals.grand),
@@ -133,6 +147,7 @@ func placedEvent(p *prepared, ids ids) *schemas.OrderPlaced {
 			Method: schemas.PaymentMethod(o.Payment.Method), Installments: o.Payment.Installments,
 		},
 	}
+	e := &s.event
 	for i := range o.Lines {
 		e.Lines[i] = eventLine(o, i)
 	}

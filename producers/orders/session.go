@@ -29,7 +29,7 @@ const (
 	copySuffix = "_copy"
 	// copyFrom is the number of orders from which a COPY of each table is
 	// cheaper than its insert by unnest: a COPY costs more to begin.
-	copyFrom = 128
+	copyFrom = 16
 )
 
 // session is a connection of its own for one writer, with its statements
