@@ -59,13 +59,14 @@ func TestACancellationIsRefusedWithItsReason(t *testing.T) {
 	refused("a weak tag", h.cancelled(id, "If-Match", `W/"1"`), 412, codeVersionMismatch)
 	refused("no such order", h.cancelled("0190a3b4-0000-7000-8000-000000000000"), 404, codeOrderNotFound)
 	path := "/v1/orders/" + id + "/cancel"
+	tooLong := strings.Repeat("x", maxReason+1)
 	for body, pointer := range map[string]string{
-		`{"by":"CUSTOMER"}`:                      "/reason",
-		`{"by":"NOBODY","reason":"x"}`:           "/by",
-		`{"reason":"x"}`:                         "/by",
-		`{"by":"OPS","reason":"a\u0000b"}`:       "/reason",
-		`{"by":"OPS","reason":"x","force":true}`: "/force",
-		`{"by":"OPS","reason":"` + strings.Repeat("x", maxReason+1) + `"}`: "/reason",
+		`{"by":"CUSTOMER"}`:                       "/reason",
+		`{"by":"NOBODY","reason":"x"}`:            "/by",
+		`{"reason":"x"}`:                          "/by",
+		`{"by":"OPS","reason":"a\u0000b"}`:        "/reason",
+		`{"by":"OPS","reason":"x","force":true}`:  "/force",
+		`{"by":"OPS","reason":"` + tooLong + `"}`: "/reason",
 	} {
 		r := h.do("POST", path, body)
 		if p := problemIn(t, r); r.status != 422 || p.Errors[0].Pointer != pointer {

@@ -273,6 +273,8 @@ func (s *Service) serve(ctx context.Context) error {
 		s.log.Warn("cut requests that did not finish in time", "err", err)
 		_ = srv.Close()
 	}
-	<-served // what ended the serving is that it was told to
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve orders: %w", err)
+	}
 	return nil
 }
