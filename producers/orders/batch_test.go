@@ -220,6 +220,11 @@ func TestConflictingBatchesDoNotDeadlock(t *testing.T) {
 func TestAKeyHeldElsewhereDelaysNobodyForLong(t *testing.T) {
 	t.Parallel()
 	w := newWorkbench(t)
+	// Were every half of the batch to wait as long as the whole, patience would
+	// end first.
+	w.patience = 6 * time.Second
+	w.session = newSession(w.db, w.patience/4)
+	t.Cleanup(w.session.close)
 	ctx := context.Background()
 	other, err := w.db.Begin(ctx)
 	if err != nil {
