@@ -33,6 +33,9 @@ type session interface {
 	begin() error
 	// produce sends a record within the transaction; done is called once.
 	produce(ctx context.Context, r *kgo.Record, done func(*kgo.Record, error))
+	// flush sends what was produced without waiting for company, until
+	// everything is acknowledged or ctx ends.
+	flush(ctx context.Context)
 	// commit ends the transaction. After an error it may have happened or not.
 	commit(ctx context.Context) error
 	close()
@@ -42,6 +45,9 @@ const (
 	openTimeout       = 30 * time.Second
 	checkpointTimeout = 30 * time.Second
 	commitTimeout     = 30 * time.Second
+	// linger is how long records wait for company. Without it a drain sends
+	// many small requests, which the broker pays for.
+	linger = 10 * time.Millisecond
 	// maxBuffered is above what the sources' batches can hold, so that the
 	// client's own bound never blocks: ours is in bytes.
 	maxBuffered = 1 << 20
@@ -59,8 +65,11 @@ func (k kafkaLog) open(ctx context.Context) (session, error) {
 		kgo.TransactionalID(k.source),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.ProducerLinger(0),
-		kgo.ProducerBatchCompression(kgo.NoCompression()),
+		// While events keep coming, requests fill up; flush ends the wait.
+		kgo.ProducerLinger(linger),
+		// Headers repeat from record to record. Compressed they cost the relay
+		// no more, and the broker less, which is what bounds a drain.
+		kgo.ProducerBatchCompression(kgo.SnappyCompression()),
 		kgo.MaxBufferedRecords(maxBuffered),
 		kgo.UnknownTopicRetries(-1),
 		kgo.ConcurrentTransactionsBackoff(time.Millisecond),
@@ -87,6 +96,10 @@ func (s *kafkaSession) begin() error { return s.cl.BeginTransaction() }
 
 func (s *kafkaSession) produce(ctx context.Context, r *kgo.Record, done func(*kgo.Record, error)) {
 	s.cl.Produce(ctx, r, done)
+}
+
+func (s *kafkaSession) flush(ctx context.Context) {
+	_ = s.cl.Flush(ctx) // the records' own errors tell
 }
 
 func (s *kafkaSession) commit(ctx context.Context) error {

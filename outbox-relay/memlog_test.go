@@ -155,6 +155,8 @@ func (s *memSession) commit(context.Context) error {
 	return nil
 }
 
+func (s *memSession) flush(context.Context) {}
+
 func (s *memSession) close() {}
 
 // gate lets a frozen process stand still at its next step.

@@ -113,7 +113,11 @@ func (t *term) transact(ctx context.Context, p *parcel, ready <-chan *parcel) er
 	if err != nil {
 		return err
 	}
-	if err := x.wait(ctx); err != nil {
+	flushing, flushed := context.WithCancel(context.WithoutCancel(ctx))
+	go t.session.flush(flushing) // ends with the transaction
+	err = x.wait(ctx)
+	flushed()
+	if err != nil {
 		return err
 	}
 	// A commit is seen through even if ctx ended: its outcome matters.
