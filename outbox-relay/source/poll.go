@@ -43,10 +43,10 @@ type PollConfig struct {
 	// Tick is the pause after a query that found nothing. Default and
 	// maximum 10 ms.
 	Tick time.Duration
-	// MaxBatchRows bounds the events of a batch. Default 2,000.
+	// MaxBatchRows bounds the events of a batch. Default 4,000.
 	MaxBatchRows int
 	// MaxBatchBytes bounds the rows' bytes of a batch; a single larger row
-	// still passes. Default 1 MiB.
+	// still passes. Default 2 MiB.
 	MaxBatchBytes int
 	// Batches bounds how many batches are out at once; Next waits for a
 	// Release when all are. Default 8.
@@ -64,10 +64,10 @@ func (c PollConfig) withDefaults() PollConfig {
 		c.Tick = maxTick
 	}
 	if c.MaxBatchRows <= 0 {
-		c.MaxBatchRows = 2000
+		c.MaxBatchRows = 4000
 	}
 	if c.MaxBatchBytes <= 0 {
-		c.MaxBatchBytes = 1 << 20
+		c.MaxBatchBytes = 2 << 20
 	}
 	if c.Batches <= 0 {
 		c.Batches = 8
