@@ -133,7 +133,7 @@ func (w *world) apiURL() string { return "http://" + w.apiAddr }
 // reverse order.
 func (c *upCommand) start(ctx context.Context, s *system, log *slog.Logger) (*world, error) {
 	// A port that is in use is found out before anything else is started.
-	api, err := c.listenAPI(log)
+	api, err := listenOrAny(c.Addr, log)
 	if err != nil {
 		return nil, err
 	}
@@ -300,10 +300,6 @@ func then(run func(context.Context) error, done func()) func(context.Context) er
 		defer done()
 		return run(ctx)
 	}
-}
-
-func (c *upCommand) listenAPI(log *slog.Logger) (net.Listener, error) {
-	return listenOrAny(c.Addr, log)
 }
 
 // listenOrAny takes another port of the same address when this one is in use.
